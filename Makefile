@@ -1,0 +1,42 @@
+# Every target sets itself up: the first one makes .venv and installs the pinned versions into it.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN_ARGS ?=
+
+.PHONY: help run test docs lab notebooks clean
+help:
+	@echo "make run        draw the built-in scenes, run every notebook into runs/demo/, write the report"
+	@echo "                (other data or settings: make run RUN_ARGS='--data DIR --name NAME --set epochs=3')"
+	@echo "make test       nbdev-test on every notebook, pytest, and 'clean and export change nothing'"
+	@echo "make lab        JupyterLab on the notebooks"
+	@echo "make docs       the documentation site, into _docs/"
+	@echo "make notebooks  run every notebook once at the tiny profile and keep its outputs"
+
+.venv/.ready: settings.ini setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "aerialseg needs Python 3.11 or newer: install it, or name it: make PYTHON=/path/to/python3.12 …"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  echo "Python's venv module is missing: sudo apt install python3-venv"; exit 2; }
+	@echo "== setting up .venv (once; several GB with PyTorch)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "setuptools>=77" wheel
+	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation -c constraints.txt -e ".[dev]"
+	@touch $@
+
+run: .venv/.ready
+	$(BIN)/aerialseg run --profile demo --overwrite $(RUN_ARGS)
+
+test: .venv/.ready
+	$(BIN)/python tests/gates.py
+
+lab: .venv/.ready
+	$(BIN)/jupyter lab --notebook-dir=nbs
+
+docs: .venv/.ready
+	$(BIN)/python tests/gates.py docs
+
+notebooks: .venv/.ready
+	$(BIN)/python tests/gates.py notebooks
+
+clean:
+	rm -rf _docs _proc build *.egg-info

@@ -1,0 +1,19 @@
+"Package metadata from settings.ini, so that it stands in one place."
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+ini = ConfigParser(delimiters=["="])
+ini.read(here / "settings.ini", encoding="utf-8")
+meta = ini["DEFAULT"]
+
+setup(
+    name=meta["lib_name"], version=meta["version"], description=meta["description"],
+    long_description=(here / "README.md").read_text(encoding="utf-8"), long_description_content_type="text/markdown",
+    author=meta["author"], license=meta["license"], keywords=meta["keywords"].split(),
+    python_requires=">=" + meta["min_python"], packages=find_packages(include=["aerialseg*"]),
+    install_requires=meta["requirements"].split(), extras_require={"dev": meta["dev_requirements"].split()},
+    entry_points={"console_scripts": [meta["console_scripts"]]},
+)

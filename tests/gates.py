@@ -1,0 +1,86 @@
+"""The gates that a change must pass, one after the other, each with its time. `make test` calls this.
+
+    python tests/gates.py             all gates
+    python tests/gates.py notebooks   run every notebook in place at the tiny profile, and clean it
+    python tests/gates.py docs        build the documentation site into _docs/
+"""
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+sys.path.insert(0, str(ROOT))
+
+
+def sh(*command: str) -> None:
+    "Run one of the environment's commands; end here if it fails."
+    print("$", " ".join(command), flush=True)
+    done = subprocess.run([str(BIN / command[0]), *command[1:]], cwd=ROOT)
+    if done.returncode: sys.exit(f"FAILED: {' '.join(command)}")
+
+
+def prints() -> dict[str, str]:
+    "What every notebook and module looks like now."
+    files = [*ROOT.glob("nbs/**/*.ipynb"), *ROOT.glob("aerialseg/*.py"), ROOT / "README.md"]
+    return {str(f.relative_to(ROOT)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(files)
+            if ".ipynb_checkpoints" not in f.parts}
+
+
+def unchanged() -> None:
+    "Cleaning, exporting and making the README must change nothing."
+    before = prints()
+    sh("nbdev-clean")
+    sh("nbdev-export")
+    make_readme()
+    after = prints()
+    changed = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
+    if changed: sys.exit(f"FAILED: clean, export or README changed {', '.join(changed)}: commit the notebooks clean and exported")
+
+
+def make_readme() -> None:
+    "README.md from nbs/index.ipynb."
+    sh("jupyter", "nbconvert", "--to", "markdown", "--output-dir", ".", "--output", "README", "--log-level", "ERROR",
+       "--TagRemovePreprocessor.remove_input_tags=hide", "nbs/index.ipynb")
+    shutil.rmtree(ROOT / "README_files", ignore_errors=True)
+
+
+def run_notebooks() -> None:
+    "Every notebook from top to bottom at the tiny profile, outputs kept, then cleaned."
+    import nbformat
+    from nbclient import NotebookClient
+    from aerialseg.runner import collapse
+    chosen = sys.argv[2:] or sorted(str(p) for p in (ROOT / "nbs").glob("*.ipynb"))
+    for path in map(Path, chosen):
+        start, nb = time.perf_counter(), nbformat.read(path, 4)
+        NotebookClient(nb, timeout=900, resources={"metadata": {"path": str(path.parent)}}).execute()
+        nbformat.write(collapse(nb), path)
+        print(f"{path.name:32s} {time.perf_counter() - start:6.1f} s  {path.stat().st_size / 1e3:6.0f} kB", flush=True)
+    sh("nbdev-clean")
+
+
+def docs() -> None:
+    "The site: nbdev processes the notebooks, smalldocs renders them."
+    sh("nbdev-proc-nbs")
+    sh("smalldocs", "render", "_proc")
+
+
+def test() -> None:
+    env = {"the notebooks": lambda: sh("nbdev-test", "--n-workers", "2", "--timing"),
+           "the tests": lambda: sh("pytest"),
+           "clean and export change nothing": unchanged}
+    for name, gate in env.items():
+        start = time.perf_counter()
+        print(f"\n== {name}", flush=True)
+        gate()
+        print(f"== {name}: passed in {time.perf_counter() - start:.0f} s", flush=True)
+    print("\nAll gates passed.")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("MPLBACKEND", "agg")
+    {"notebooks": run_notebooks, "docs": docs, "readme": make_readme}.get(sys.argv[1] if len(sys.argv) > 1 else "", test)()

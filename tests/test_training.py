@@ -1,0 +1,72 @@
+"Training: what needs a run on disk and is too long, or too destructive, for the notebook."
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from aerialseg.core import AerialsegError, create_run, make_recipe
+from aerialseg.dataset import make_split
+from aerialseg.scenes import scenes_for
+from aerialseg.training import Trainer, fit, train
+
+
+def tiny_run(tmp_path, name="t", **settings):
+    settings = {"epochs": 2, "epoch_images": 16, "height": 64, "width": 64, "valid_every": 2, "tta": "none"} | settings
+    run = create_run(tmp_path / "runs" / name, make_recipe("tiny", device="cpu", **settings))
+    scenes_for(run)
+    make_split(run)
+    return run
+
+
+def weights(run): return torch.load(run / "checkpoint/last.pt", weights_only=True)["model"]
+
+
+def test_same_weights_with_any_number_of_workers(tmp_path):
+    a, b = (tiny_run(tmp_path, f"w{n}", workers=n) for n in (0, 2))
+    train(a), train(b)
+    assert all(torch.equal(x, y) for x, y in zip(weights(a).values(), weights(b).values()))
+
+
+def test_accumulated_steps_update_half_as_often(tmp_path):
+    run = tiny_run(tmp_path, batch=4, accumulate=2, epochs=1)
+    t = Trainer(run)
+    fit(t)
+    assert t.steps == 2 and t.scheduler.last_epoch == 2
+
+
+def test_patience_ends_the_run_and_keeps_the_best(tmp_path):
+    run = tiny_run(tmp_path, epochs=6, valid_every=1, patience=1, lr=1e-8, ema=0.0, schedule="constant", weights="none")
+    history = train(run)
+    assert len(history) < 6
+    assert (run / "model/model.safetensors").exists()
+
+
+def test_non_finite_loss_names_the_frames(tmp_path):
+    run = tiny_run(tmp_path)
+    t = Trainer(run)
+    with torch.no_grad(): next(t.model.parameters()).fill_(float("inf"))
+    with pytest.raises(AerialsegError, match="nonfinite.json"): fit(t)
+    saved = json.loads((run / "nonfinite.json").read_text())
+    assert len(saved["ImageID"]) == run.recipe.batch and set(saved["ImageID"]) <= set(t.folder.train)
+    assert not (run / "checkpoint/last.pt").exists()
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
+    run = tiny_run(tmp_path)
+    (run / "checkpoint").mkdir()
+
+    class Evil:
+        def __reduce__(self): return (open, (str(tmp_path / "ran"), "w"))
+    torch.save({"recipe": Evil()}, run / "checkpoint/last.pt")
+    with pytest.raises(AerialsegError, match="last.pt"): train(run)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_half_a_checkpoint_is_one_sentence(tmp_path):
+    run = tiny_run(tmp_path)
+    train(run)
+    path = run / "checkpoint/last.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(AerialsegError, match="last.pt"): train(run)
