@@ -84,7 +84,7 @@ def nearest_distance(
         nearest[rows] = apart.min(1, initial=65)
     return nearest
 
-# %% ../nbs/02b_duplicates.ipynb #02b-du-037
+# %% ../nbs/02b_duplicates.ipynb #02b-du-040
 def closest_pairs(
     hashes_a: np.ndarray,                # (A,) uint64
     ids_a: list[str],
@@ -98,7 +98,7 @@ def closest_pairs(
     pairs = near_duplicates(hashes_a, ids_a, hashes_b, ids_b, limit)
     return pairs.drop_duplicates("a").drop_duplicates("b").head(n)
 
-# %% ../nbs/02b_duplicates.ipynb #02b-du-040
+# %% ../nbs/02b_duplicates.ipynb #02b-du-043
 def expected_leak(
     pairs: pd.DataFrame,  # a, b: near-duplicates within the training frames
     n: int,               # frames

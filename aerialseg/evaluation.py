@@ -147,6 +147,7 @@ def make_metrics(ev: Evaluation) -> dict:
     return table | {"confusion": ev.matrices.sum(0), "calibration": calibration_report(ev), "tta": tta_report(ev),
                     "presence": presence_report(ev)}
 
+# %% ../nbs/09_evaluation.ipynb #09-eva-022
 def evaluate(run: Run) -> Evaluation:
     "Predict the validation frames; write counts.npz, metrics.json and postprocess.json."
     folder, split = open_folder(run.data, run.recipe.taxonomy), load_table(run / "split.csv")
@@ -157,7 +158,8 @@ def evaluate(run: Run) -> Evaluation:
     ev = Evaluation(folder, run.recipe, valid.group.astype(str).to_numpy(), frames)
     train = split.ImageID[split.split == "train"]
     floor = colour_floor(folder, list(train)[:: 1 + len(train) // 200], list(valid.ImageID))
-    metrics = make_metrics(ev) | {"colour_floor": {"miou": floor, "definition": "each pixel's class from its colour alone"}}
+    metrics = make_metrics(ev)
+    metrics["colour_floor"] = {"miou": floor, "definition": "each pixel's class from its colour alone"}
     learned = metrics["presence"]
     with atomic_path(run / "counts.npz") as tmp:
         np.savez_compressed(tmp, ImageID=np.array([f.ImageID for f in frames]), group=ev.groups.astype(str),
@@ -168,7 +170,7 @@ def evaluate(run: Run) -> Evaluation:
                "presence": learned["thresholds"] if learned["applied"] else {}}, run / "postprocess.json")
     return ev
 
-# %% ../nbs/09_evaluation.ipynb #09-eva-047
+# %% ../nbs/09_evaluation.ipynb #09-eva-054
 def final_predict(
     model: torch.nn.Module,
     image: np.ndarray,       # (H,W,3) uint8 RGB

@@ -74,7 +74,7 @@ def make_flight(
     day = rng.uniform(0, 360), rng.uniform(28, 68), overcast
     place = make_landscape(int(rng.integers(2**31)), size_m, cell_m, season, sports, *day)
     goal, at = (size_m / 2, size_m / 2), frames // 2
-    if sports: goal, at = place.places[sports[0]], abs(int(rng.integers(2)) * (frames - 1) - 1) % frames
+    if sports: goal, at = place.places[sports[0]], (0, frames - 1)[rng.integers(2)]
     path = fly(rng, goal, at, frames, depth_m * rng.uniform(.24, .38), size_m)
     return Flight(flight, season, place, aim(rng, camera, *path), random_lens(rng))
 
@@ -104,18 +104,20 @@ def image_id(seed: int, flight: int, frame: int) -> str:
 def deal_flights(seed: int, flights: int, test_share: float): # set of test flights, list of sports (a tuple a flight)
     "Which flights are the test's, and which have what sports fields."
     rng = np.random.default_rng([seed, 98])
-    order = rng.permutation(flights).tolist()
     n_test = min(max(1, round(test_share * flights)), flights - 1)
+    by_altitude = sorted(range(flights), key=lambda f: spread(seed, f)[0])
+    test = {int(rng.choice(part)) for part in np.array_split(by_altitude, n_test)}  # one from each band of altitudes
     sports: list[tuple] = [()] * flights
-    for part in (order[n_test:], order[:n_test]):
+    for part in ([f for f in range(flights) if f not in test], sorted(test)):
         kinds = [list(SPORTS)[k] for k in rng.permutation(len(SPORTS))]
         each = min(2, math.ceil(len(kinds) / len(part)))        # a few flights must share the four kinds
-        having = part[:max(4, round(.6 * len(part)))]
-        for k, f in enumerate(having):
-            row = [kinds[(k * each + j) % 4] for j in range(each)]
-            if each == 1 and rng.random() < .3: row.append(kinds[(k + 2) % 4])
-            sports[f] = tuple(row)
-    return set(order[:n_test]), sports
+        having = rng.permutation(part)[:max(4, round(.6 * len(part)))].tolist()
+        rows = [tuple(kinds[(k * each + j) % 4] for j in range(each)) for k in range(len(having))]
+        rows.sort(key=lambda r: SPORTS[r[0]][2])                # large fields rather go to high flights, …
+        having.sort(key=lambda f: spread(seed, f)[0] + rng.normal(0, .25))  # … or they would fill the data
+        for k, (f, row) in enumerate(zip(having, rows)):
+            sports[f] = row + (kinds[k % 4],) * (each == 1 and kinds[k % 4] not in row and rng.random() < .3)
+    return test, sports
 
 # %% ../nbs/01_scenes.ipynb #01-sce-031
 def frame_row(ImageID: str, flight: Flight, frame: int) -> dict:

@@ -35,8 +35,8 @@ def expected_frames(folder: DataFolder) -> dict[str, list[int]]: # ImageID: its 
     frames = sample_frames(sample)
     for ImageID, classes in frames.items():
         if sorted(classes) != sorted(map(str, range(n))):
-            raise AerialsegError(f"{sample} has the classes {', '.join(classes)} for frame {ImageID}, the data have {n}: "
-                                 "is it whole, and is classes.csv the right one?")
+            raise AerialsegError(f"{sample} has the classes {', '.join(classes)} for frame {ImageID}, "
+                                 f"the data have {n}: is it whole, and is classes.csv the right one?")
     if folder.test and set(frames) != set(folder.test):
         raise AerialsegError(f"{sample} has {len(frames)} frames and test.csv {len(folder.test)}, not the same ones: "
                              "is it whole? download it again")

@@ -233,7 +233,7 @@ def show_matrix(
 ) -> plt.Axes:
     "A matrix of shares as shaded cells; the numbers are written in while they fit."
     (r, c), names = matrix.shape, [[n.replace("_", " ") for n in names] for names in (rows, columns)]
-    ax = ax or _axes(min(1.7 + 0.34 * c, 6.5), min(1.3 + 0.27 * r, 5.5))
+    ax = ax or _axes(min(1.7 + 0.3 * c, 6.5), min(1.3 + 0.24 * r, 5.5))
     edges = [np.arange(n + 1) - 0.5 for n in (c, r)]
     ax.pcolormesh(*edges, matrix, cmap=SHADES, vmin=0, vmax=1, edgecolors="white", linewidth=0.8)
     for (y, x), v in np.ndenumerate(matrix):

@@ -70,6 +70,7 @@ def docs() -> None:
 
 
 def test() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"      # two notebooks at a time on two cores: one thread each
     env = {"the notebooks": lambda: sh("nbdev-test", "--n-workers", "2", "--timing"),
            "the tests": lambda: sh("pytest"),
            "clean and export change nothing": unchanged}
