@@ -6,7 +6,7 @@
 __all__ = ['app', 'OS_ERRORS', 'main', 'end', 'run', 'scenes', 'audit', 'check', 'predict', 'findings', 'doctor']
 
 # %% ../nbs/11b_cli.ipynb #11b-cl-003
-import errno, importlib.util, shutil, sys
+import errno, importlib.util, os, shutil, sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +24,8 @@ OS_ERRORS = {errno.ENOSPC: "the disk is full: make room, nothing half-written wa
 
 def main(args: list[str] | None = None) -> None:
     "The `aerialseg` command: one sentence and exit code 2 for what the user can mend, 130 after Ctrl-C."
+    # PyTorch's threads otherwise spin while they wait; beside another busy process a step then takes ten times as long
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try: app(args)
     except AerialsegError as e: end(str(e), 2)
     except KeyboardInterrupt: end("stopped; `--resume` goes on from here", 130)

@@ -24,10 +24,11 @@ FAULTS = {
     "strange_id": "an ImageID that is empty or could leave the folder", "duplicate_id": "an ImageID listed twice",
     "in_both": "an ImageID in training and test", "missing_image": "no picture for a listed ImageID",
     "missing_mask": "no mask for a training frame", "unreadable_image": "a picture that is damaged, cut short or none",
-    "unreadable_mask": "a mask that is damaged, cut short or holds no ids", "size_differs": "picture and mask of different sizes",
+    "unreadable_mask": "a mask that is damaged, cut short or holds no ids",
+    "size_differs": "picture and mask of different sizes",
     "unknown_id": "mask pixels outside the classes"}
-WARNINGS = {"palette_mask": "a palette file: ids are read, colours ignored", "rotated_image": "an EXIF rotation, which is not applied",
-            "unlisted_image": "a picture that no list names"}
+WARNINGS = {"palette_mask": "a palette file: ids are read, colours ignored",
+            "rotated_image": "an EXIF rotation, which is not applied", "unlisted_image": "a picture that no list names"}
 
 # %% ../nbs/04_dataset.ipynb #04-dat-009
 def audit_frame(folder: DataFolder, ImageID: str) -> list[tuple]: # rows (kind, ImageID, file, detail)
@@ -107,15 +108,23 @@ def split_cost(valid: np.ndarray, pixels: np.ndarray, ratio: np.ndarray, valid_s
     total = pixels.sum(0)
     share = pixels[valid].sum(0)[total > 0] / total[total > 0]               # of each class, in validation
     grid = np.linspace(0, 1, 21)
-    spread = np.abs((ratio[valid, None] <= grid).mean(0) - (ratio[~valid, None] <= grid).mean(0)).max()  # Kolmogorov-Smirnov
+    below = [(ratio[side, None] <= grid).mean(0) for side in (valid, ~valid)]
+    spread = np.abs(below[0] - below[1]).max()                               # Kolmogorov-Smirnov
     missing = 100 * (share == 1).sum() + 2 * (share == 0).sum()
-    return float(missing + np.abs(share - valid_share).mean() / valid_share + 2 * abs(valid.mean() - valid_share) / valid_share + spread)
+    off = np.abs(share - valid_share).mean() + 2 * abs(valid.mean() - valid_share)
+    return float(missing + off / valid_share + spread)
 
-def group_split(groups: np.ndarray, pixels: np.ndarray, ratio: np.ndarray, valid_share: float, seed: int, tries: int = 200) -> np.ndarray:
-    "The best of `tries` random divisions that keep every group on one side; (N,) bool, True is validation."
+def group_split(
+    groups: np.ndarray,      # (N,) name of each frame's group
+    pixels: np.ndarray,      # (N,C) class pixels
+    ratio: np.ndarray,       # (N,) background ratio
+    valid_share: float, seed: int, tries: int = 200,
+) -> np.ndarray:             # (N,) bool, True is validation
+    "The best of `tries` random divisions that keep every group on one side."
     names, member, size = np.unique(groups, return_inverse=True, return_counts=True)
     if len(names) < 2:
-        raise AerialsegError("all frames belong to one group, so no split by groups exists: use split=random, and mistrust its score")
+        raise AerialsegError("all frames belong to one group, so no split by groups exists: use split=random, "
+                             "and mistrust its score")
     rng, best = np.random.default_rng(seed), None
     for _ in range(tries):
         order = rng.permutation(len(names))
@@ -134,7 +143,8 @@ def rebuild_groups(table: pd.DataFrame, max_distance: int = 12) -> np.ndarray: #
     def root(i):
         while parent[i] != i: i = parent[i]
         return i
-    for a, b in near_duplicates(table.phash.to_numpy(), ids, max_distance=max_distance)[["a", "b"]].itertuples(index=False):
+    pairs = near_duplicates(table.phash.to_numpy(), ids, max_distance=max_distance)
+    for a, b in zip(pairs.a, pairs.b):
         parent[max(root(a), root(b))] = min(root(a), root(b))
     return np.array([root(i) for i in ids])
 
@@ -142,29 +152,32 @@ def rebuild_groups(table: pd.DataFrame, max_distance: int = 12) -> np.ndarray: #
 def leak_report(split: pd.DataFrame, table: pd.DataFrame, max_distance: int = 12) -> pd.DataFrame: # a, b, distance
     "Near-duplicate pairs with one frame in training and one in validation; `table` from `frame_table`."
     part = table.merge(split[["ImageID", "split"]], on="ImageID")
-    train, valid = (part[part.split == p] for p in ("train", "valid"))
-    return near_duplicates(train.phash.to_numpy(), list(train.ImageID), valid.phash.to_numpy(), list(valid.ImageID), max_distance)
+    sides = [part[part.split == p] for p in ("train", "valid")]
+    hashes_and_ids = [x for side in sides for x in (side.phash.to_numpy(), list(side.ImageID))]
+    return near_duplicates(*hashes_and_ids, max_distance)
 
 def choose_split(folder: DataFolder, table: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     "ImageID, split, group, background_ratio for the frames of a `frame_table`."
-    if len(table) < 2: raise AerialsegError(f"{folder.root} has {len(table)} training frame with a mask: two are the least for a split")
+    if len(table) < 2:
+        raise AerialsegError(f"{folder.root} has {len(table)} training frame with a mask: two are the least for a split")
     ratio, known = table.background_ratio.to_numpy(), folder.groups
     groups = np.array([known[i] for i in table.ImageID]) if known else rebuild_groups(table)
     valid = (random_split(ratio, recipe.valid_share, recipe.seed) if recipe.split == "random" else
              group_split(groups, pixel_counts(table, folder.taxonomy), ratio, recipe.valid_share, recipe.seed))
-    return pd.DataFrame({"ImageID": table.ImageID, "split": np.where(valid, "valid", "train"), "group": groups, "background_ratio": ratio})
+    return pd.DataFrame({"ImageID": table.ImageID, "split": np.where(valid, "valid", "train"), "group": groups,
+                         "background_ratio": ratio})
 
 # %% ../nbs/04_dataset.ipynb #04-dat-035
 def make_split(run: Run) -> pd.DataFrame:
-    "Audit the run's folder and split it; writes audit.json and split.csv; `AerialsegError` where files must be mended first."
+    "Audit the run's folder and split it into audit.json and split.csv; `AerialsegError` where files must be mended."
     folder = open_folder(run.data, run.recipe.taxonomy)
     faults = audit(folder)
     bad = fatal(faults)
     counts = {k: int(n) for k, n in faults.groupby("kind").size().items()}
     if len(bad):
-        first = bad.iloc[0]
-        raise AerialsegError(f"{run.data} has {len(bad)} faults ({', '.join(f'{n} {k}' for k, n in counts.items() if k in FAULTS)}); the first: "
-                             f"{first.file or first.ImageID}: {first.detail}; `aerialseg audit {run.data}` lists them all")
+        first, kinds = bad.iloc[0], ", ".join(f"{n} {k}" for k, n in counts.items() if k in FAULTS)
+        raise AerialsegError(f"{run.data} has {len(bad)} faults ({kinds}); the first: {first.file or first.ImageID}: "
+                             f"{first.detail}; `aerialseg audit {run.data}` lists them all")
     table = frame_table(folder, list(folder.train))
     split = choose_split(folder, table, run.recipe)
     leaks = leak_report(split, table)

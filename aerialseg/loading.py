@@ -9,6 +9,7 @@ __all__ = ['class_table', 'class_odds', 'EpochSampler', 'place_window', 'pad_to'
 # %% ../nbs/04b_loading.ipynb #04b-lo-003
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -96,7 +97,8 @@ class FrameCache:
 def fit_frame(image: np.ndarray, mask: np.ndarray, recipe: Recipe, ImageID: str) -> tuple[np.ndarray, np.ndarray]:
     "Resize a frame as the recipe's view asks: to height × width, or by scale; the mask by nearest neighbour."
     if image.shape[:2] != mask.shape:
-        raise AerialsegError(f"frame {ImageID}: the picture is {image.shape[:2]}, its mask {mask.shape}: one of them is the wrong file")
+        raise AerialsegError(f"frame {ImageID}: the picture is {image.shape[:2]}, its mask {mask.shape}: "
+                             "one of them is the wrong file")
     h, w = mask.shape
     size = ((recipe.width, recipe.height) if recipe.view == "resize"
             else (max(1, round(w * recipe.scale)), max(1, round(h * recipe.scale))))
@@ -143,7 +145,8 @@ def make_loader(run: Run, part: str, transform: Callable) -> DataLoader: # part:
     if not ids: raise AerialsegError(f"{run / 'split.csv'} has no frame in the part {part!r}: make the split again")
     data = SegmentationDataset(folder, ids, r, transform, train)
     rare = train and r.rare_share > 0
-    sampler = EpochSampler(class_table(folder, ids) if rare else np.ones((len(ids), 1), np.int64), r if rare else whole_frames(r, train))
+    table = class_table(folder, ids) if rare else np.ones((len(ids), 1), np.int64)
+    sampler = EpochSampler(table, r if rare else whole_frames(r, train))
     workers, batch = pick_workers(r), r.batch if train else 1
     return DataLoader(data, batch, sampler=sampler, num_workers=workers, worker_init_fn=seed_worker,
                       persistent_workers=workers > 0, drop_last=train and len(sampler) >= batch,
@@ -151,5 +154,4 @@ def make_loader(run: Run, part: str, transform: Callable) -> DataLoader: # part:
 
 def whole_frames(recipe: Recipe, train: bool) -> Recipe:
     "The recipe for a sampler that looks for no class; validation takes every frame once."
-    from dataclasses import replace
     return replace(recipe, rare_share=0.0, epoch_images=recipe.epoch_images if train else 0)

@@ -23,7 +23,8 @@ def hash_file(path: str | Path) -> str: # 64 hex digits
 
 def hash_files(root: Path, label: str = "hash") -> dict[str, str]: # relative name: SHA-256
     "SHA-256 of every file below a folder, by name, sorted; hidden files are left out."
-    files = sorted(p for p in root.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(root).parts))
+    shown = lambda p: not any(part.startswith(".") for part in p.relative_to(root).parts)
+    files = sorted(p for p in root.rglob("*") if p.is_file() and shown(p))
     return {p.relative_to(root).as_posix(): hash_file(p) for p in progress(files, label)}
 
 def hash_folder(root: str | Path) -> dict: # files, bytes, sha256
@@ -45,7 +46,8 @@ def versions() -> dict[str, str]:
 
 def code_state(folder: Path | None = None) -> dict: # commit, dirty
     "The git commit of the code and whether it was changed since; null where it is no checkout."
-    def git(*a): return subprocess.run(["git", *a], cwd=folder or Path(aerialseg.__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
+    where = folder or Path(aerialseg.__file__).parent
+    def git(*a): return subprocess.run(["git", *a], cwd=where, capture_output=True, text=True, check=True).stdout.strip()
     try: return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.CalledProcessError): return {"commit": None, "dirty": None}
 
@@ -68,7 +70,8 @@ def machine() -> dict:
 # %% ../nbs/10b_manifest.ipynb #10b-ma-014
 def write_manifest(run: Run, seconds: dict[str, float] | None = None) -> dict: # seconds: notebook -> wall seconds
     "Write manifest.json: recipe, data, code, packages, machine, times, and the hash of every file the run left."
-    outputs = {n: h for n, h in hash_files(run.folder, "hash outputs").items() if n not in ("manifest.json", "report.html")}
+    outputs = hash_files(run.folder, "hash outputs")
+    for name in ("manifest.json", "report.html"): outputs.pop(name, None)      # they are made from this
     manifest = {"recipe": asdict(run.recipe), "fingerprint": run.recipe.fingerprint,
                 "data": {"folder": str(run.data), **hash_folder(run.data)} if run.data.exists() else None,
                 "code": code_state(), "packages": versions(), "machine": machine(), "seconds": seconds or {}, "outputs": outputs}

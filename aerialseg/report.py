@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jinja2
 
-from .core import AerialsegError, Run, load_json, load_table
+from .core import Run, atomic_path, load_json, load_table
 
 # %% ../nbs/10c_report.ipynb #10c-re-006
 STYLE = """
@@ -103,13 +103,13 @@ def advise(metrics: dict | None, history, audit: dict | None) -> list[str]:
         if len(scored) and scored.miou.idxmax() == scored.index[-1]:
             advice.append(f"the last validation was the best (mIoU {scored.miou.max():.3f}): more epochs may pay")
     if audit and audit["split"].get("near_duplicates_across"):
-        advice.append(f"{audit['split']['near_duplicates_across']} near-duplicates lie across the split: use split=group before trusting the score")
+        advice.append(f"{audit['split']['near_duplicates_across']} near-duplicates lie across the split: "
+                      "use split=group before trusting the score")
     return advice
 
 # %% ../nbs/10c_report.ipynb #10c-re-015
 def make_report(run: Run) -> Path: # of report.html
     "Write report.html from the files of the run folder; what is missing is named."
-    from aerialseg.core import atomic_path
     read = lambda name, how: how(run / name) if (run / name).exists() else None
     metrics, manifest, audit = (read(f"{n}.json", load_json) for n in ("metrics", "manifest", "audit"))
     history, folder_classes = read("history.csv", load_table), read("model/aerialseg.json", load_json)

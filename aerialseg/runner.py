@@ -34,12 +34,13 @@ def series(folder: Path) -> list[Path]:
 
 # %% ../nbs/11_runner.ipynb #11-run-010
 def parameters_for(path: Path, wanted: dict[str, str]) -> dict[str, str]:
-    "The parameters to inject: `wanted` if the notebook has a parameters cell with exactly these names, none if it has no such cell."
+    "`wanted`, if the notebook has a parameters cell with exactly these names; nothing, if it has no such cell."
     nb = nbformat.read(path, 4)
     if not any("parameters" in c.metadata.get("tags", []) for c in nb.cells): return {}
     known = set(papermill.inspect_notebook(str(path)))
     if unknown := sorted(set(wanted) - known):
-        raise AerialsegError(f"{path.name} has no parameter {', '.join(unknown)} (it has {', '.join(sorted(known)) or 'none'}): it would be ignored")
+        raise AerialsegError(f"{path.name} has no parameter {', '.join(unknown)} (it has {', '.join(sorted(known)) or 'none'}): "
+                             "it would be ignored")
     if extra := sorted(known - set(wanted)):
         raise AerialsegError(f"{path.name} asks for the parameter {', '.join(extra)}, which the runner does not give")
     return wanted
@@ -56,44 +57,52 @@ def check_ran(nb: nbformat.NotebookNode, run: Run, name: str) -> None:
 def collapse(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     "Keep of every progress bar what a terminal would show at the end; drop streams that end up empty."
     for c in nb.cells:
-        for o in c.get("outputs", []):
-            if o.output_type == "stream":
-                o.text = "\n".join(line.rsplit("\r", 1)[-1] for line in o.text.replace("\r\n", "\n").split("\n"))
-        if "outputs" in c: c.outputs = [o for o in c.outputs if o.output_type != "stream" or o.text.strip()]
+        if "outputs" not in c: continue
+        joined = []
+        for o in c.outputs:      # a bar arrives in pieces: join them before looking for what was overwritten
+            same = joined and o.output_type == "stream" == joined[-1].output_type and o.name == joined[-1].name
+            if same: joined[-1].text += o.text
+            else: joined.append(o)
+        for o in (o for o in joined if o.output_type == "stream"):
+            o.text = "\n".join(line.rsplit("\r", 1)[-1] for line in o.text.replace("\r\n", "\n").split("\n"))
+        c.outputs = [o for o in joined if o.output_type != "stream" or o.text.strip()]
     return nb
 
 # %% ../nbs/11_runner.ipynb #11-run-015
 def run_notebook(path: Path, out: Path, parameters: dict, live: bool = True) -> nbformat.NotebookNode:
-    "Execute one notebook into `out`; `AerialsegError` with the cause if it fails, KeyboardInterrupt if it was interrupted."
+    "Execute one notebook into `out`; `AerialsegError` with the cause if it fails."
     working = out.with_name(f".{out.name}")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(str(path), str(working), parameters, progress_bar=False, kernel_name="python3",
-                                   stderr_file=sys.stderr if live else None)
+                                   stderr_file=sys.stderr if live else None, extra_arguments=["--log-level=50"])
     except papermill.PapermillExecutionError as e:
         working.replace(out)
         if e.ename == "KeyboardInterrupt": raise KeyboardInterrupt from e
         if e.ename == "AerialsegError": raise AerialsegError(e.evalue) from e
-        raise AerialsegError(f"{path.name} failed in cell {e.cell_index}: {e.ename}: {e.evalue}; the executed notebook is {out}") from e
+        raise AerialsegError(f"{path.name} failed in cell {e.cell_index}: {e.ename}: {e.evalue}; "
+                             f"the executed notebook is {out}") from e
     nb = collapse(nbformat.read(working, 4))
     working.unlink()
     with atomic_path(out) as tmp: nbformat.write(nb, tmp)
     return nb
 
 # %% ../nbs/11_runner.ipynb #11-run-020
-def prepare(profile: str, data: str, name: str | None, settings: dict, resume: bool, overwrite: bool, runs: str | Path) -> Run:
+def prepare(
+    profile: str, data: str, name: str | None, settings: dict, resume: bool, overwrite: bool, runs: str | Path,
+) -> Run:
     "The run to work on: checked, made, or opened again."
     if profile not in PROFILES: make_recipe(profile)    # says which there are
     folder = Path(runs) / (name or profile)
     if Path(name or profile).name != (name or profile) or (name or profile).startswith("."):
         raise AerialsegError(f"the name {name!r} is not a plain folder name: give one like my-run")
     there = (folder / "recipe.json").exists()
-    if resume and there:
-        return check_same(Run(folder, load_recipe(folder / "recipe.json")), make_recipe(profile, **settings, **({"data": data} if data else {})))
     recipe = make_recipe(profile, **settings, **({"data": data} if data else {}))
+    if resume and there: return check_same(Run(folder, load_recipe(folder / "recipe.json")), recipe)
     if data: open_folder(data, recipe.taxonomy)         # says what is wrong with it
     if there and not overwrite:
-        raise AerialsegError(f"{folder} is a run already: go on with --resume, replace it with --overwrite, or choose another --name")
+        raise AerialsegError(f"{folder} is a run already: go on with --resume, replace it with --overwrite, "
+                             "or choose another --name")
     if folder.exists() and not there and any(folder.iterdir()):
         raise AerialsegError(f"{folder} holds files that are no run: choose another --name, or empty it")
     if there: shutil.rmtree(folder)
@@ -107,8 +116,10 @@ def prepare(profile: str, data: str, name: str | None, settings: dict, resume: b
 def check_same(run: Run, asked) -> Run:
     "Refuse to resume with other settings than the run began with; names them."
     other = [k for k, v in vars(asked).items() if v != getattr(run.recipe, k) and k not in ("device", "workers")]
-    if other: raise AerialsegError(f"{run.folder} began with another recipe ({', '.join(f'{k}={getattr(run.recipe, k)!r}, not {getattr(asked, k)!r}' for k in other)}): "
-                                   "repeat its settings, or start another run with --name")
+    if other:
+        apart = ", ".join(f"{k}={getattr(run.recipe, k)!r}, not {getattr(asked, k)!r}" for k in other)
+        raise AerialsegError(f"{run.folder} began with another recipe ({apart}): repeat its settings, "
+                             "or start another run with --name")
     return run
 
 def stamp(path: Path, run: Run) -> str:

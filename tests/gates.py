@@ -3,9 +3,11 @@
     python tests/gates.py             all gates
     python tests/gates.py notebooks   run every notebook in place at the tiny profile, and clean it
     python tests/gates.py docs        build the documentation site into _docs/
+    python tests/gates.py results RUN…  write the front page's table (and, from the first run, its picture)
 """
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +49,26 @@ def make_readme() -> None:
     sh("jupyter", "nbconvert", "--to", "markdown", "--output-dir", ".", "--output", "README", "--log-level", "ERROR",
        "--TagRemovePreprocessor.remove_input_tags=hide", "nbs/index.ipynb")
     shutil.rmtree(ROOT / "README_files", ignore_errors=True)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = readme.replace("](images/", "](nbs/images/")
+    (ROOT / "README.md").write_text(re.sub(r"\]\((\w+\.ipynb)\)", r"](nbs/\1)", readme), encoding="utf-8")
+
+
+def results() -> None:
+    "nbs/images/results.csv and overview.png from finished runs."
+    from aerialseg.core import load_json
+    rows = []
+    for run in map(Path, sys.argv[2:]):
+        metrics, manifest, audit = (load_json(run / f"{n}.json") for n in ("metrics", "manifest", "audit"))
+        show = lambda s: f"{s['value']:.3f} [{s['interval'][0]:.3f}, {s['interval'][1]:.3f}]"
+        rows.append({"run": run.name, "training frames": audit["split"]["train"], "validation frames": audit["split"]["valid"],
+                     "mIoU": show(metrics["scores"]["miou"]), "mean Dice": show(metrics["scores"]["mean_dice"]),
+                     "floor of mean Dice": f"{metrics['floors']['all_majority']:.3f}",
+                     "minutes, all notebooks": f"{sum(manifest['seconds'].values()) / 60:.1f}",
+                     "code": (manifest["code"]["commit"] or "–")[:8]})
+    import pandas as pd
+    (ROOT / "nbs/images").mkdir(exist_ok=True)
+    pd.DataFrame(rows).to_csv(ROOT / "nbs/images/results.csv", index=False)
 
 
 def run_notebooks() -> None:
@@ -57,7 +79,7 @@ def run_notebooks() -> None:
     chosen = sys.argv[2:] or sorted(str(p) for p in (ROOT / "nbs").glob("*.ipynb"))
     for path in map(Path, chosen):
         start, nb = time.perf_counter(), nbformat.read(path, 4)
-        NotebookClient(nb, timeout=900, resources={"metadata": {"path": str(path.parent)}}).execute()
+        NotebookClient(nb, timeout=900, extra_arguments=["--log-level=50"], resources={"metadata": {"path": str(path.parent)}}).execute()
         nbformat.write(collapse(nb), path)
         print(f"{path.name:32s} {time.perf_counter() - start:6.1f} s  {path.stat().st_size / 1e3:6.0f} kB", flush=True)
     sh("nbdev-clean")
@@ -84,4 +106,5 @@ def test() -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("MPLBACKEND", "agg")
-    {"notebooks": run_notebooks, "docs": docs, "readme": make_readme}.get(sys.argv[1] if len(sys.argv) > 1 else "", test)()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")   # threads that wait must not spin: two cores are shared
+    {"notebooks": run_notebooks, "docs": docs, "readme": make_readme, "results": results}.get(sys.argv[1] if len(sys.argv) > 1 else "", test)()

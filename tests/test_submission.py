@@ -112,9 +112,10 @@ def test_written_file_passes_and_reads_back(folder, tmp_path):
     summary = check_submission(path, folder)
     assert (summary["rows"], summary["frames"], summary["empty"]) == (12, 3, 0.25) and summary["reads_as"] != "column"
     assert [i for i, _ in read_frames(path, folder)] == ["1", "2", "3"]
-    (tmp_path / "truth").mkdir()
-    for i in "123": Image.fromarray(predict(np.zeros((8, 12, 3)))).save(tmp_path / f"truth/{i}.png")
-    assert score_submission(path, folder, tmp_path / "truth")["scores"]["mean_dice"]["value"] == 1.0
+    truth = {i: tmp_path / f"{i}.png" for i in "123"}
+    for p in truth.values(): Image.fromarray(predict(np.zeros((8, 12, 3)))).save(p)
+    assert score_submission(path, folder, truth)["scores"]["mean_dice"]["value"] == 1.0
+    with pytest.raises(AerialsegError, match="frame 1 has no known mask"): score_submission(path, folder, {})
 
 
 def test_column_order_and_resized_masks_by_name(folder, tmp_path):
