@@ -19,8 +19,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                   help="Aerial semantic segmentation, from frames to a scored submission.\n\n"
                        "Start with: aerialseg doctor, then aerialseg run --profile demo")
 
-OS_ERRORS = {errno.ENOSPC: "the disk is full: make room, nothing half-written was left", errno.EROFS: "the folder is read-only: choose another one",
-             errno.EACCES: "permission denied: choose a folder that you may write to", errno.EDQUOT: "your disk quota is used up: make room"}
+OS_ERRORS = {errno.ENOSPC: "the disk is full: make room, nothing half-written was left",
+             errno.EROFS: "the folder is read-only: choose another one",
+             errno.EACCES: "permission denied: choose a folder that you may write to",
+             errno.EDQUOT: "your disk quota is used up: make room"}
 
 def main(args: list[str] | None = None) -> None:
     "The `aerialseg` command: one sentence and exit code 2 for what the user can mend, 130 after Ctrl-C."
@@ -70,8 +72,11 @@ def run(
 @app.command()
 def scenes(
     folder: Annotated[Path, typer.Argument(help="the folder to make; it must not exist")],
-    flights: Annotated[int, typer.Option(min=3)] = 16, frames: Annotated[int, typer.Option(min=1, help="frames a flight")] = 16,
-    height: Annotated[int, typer.Option(min=32)] = 384, width: Annotated[int, typer.Option(min=32)] = 512, seed: Annotated[int, typer.Option(min=0)] = 0,
+    flights: Annotated[int, typer.Option(min=3)] = 16,
+    frames: Annotated[int, typer.Option(min=1, help="frames a flight")] = 16,
+    height: Annotated[int, typer.Option(min=32)] = 384,
+    width: Annotated[int, typer.Option(min=32)] = 512,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Draw flights over built-in landscapes, in the competition's layout.
 
@@ -138,7 +143,8 @@ def predict(
         image = load_image(path)
         pred = final_predict(model.to(device), image, recipe, post, device)
         with atomic_path(out / f"{path.stem}.png") as tmp: Image.fromarray(pred).save(tmp, "PNG")
-        with atomic_path(out / f"{path.stem}_overlay.jpg") as tmp: Image.fromarray(overlay(image, pred, taxonomy)).save(tmp, "JPEG")
+        drawn = Image.fromarray(overlay(image, pred, taxonomy))
+        with atomic_path(out / f"{path.stem}_overlay.jpg") as tmp: drawn.save(tmp, "JPEG")
     print(f"{len(images)} masks in {out}")
 
 # %% ../nbs/11b_cli.ipynb #11b-cl-015
