@@ -1,8 +1,6 @@
 "Training: what needs a run on disk and is too long, or too destructive, for the notebook."
 import json
-from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
