@@ -47,7 +47,7 @@ def unchanged() -> None:
 def make_readme() -> None:
     "README.md from nbs/index.ipynb."
     sh("jupyter", "nbconvert", "--to", "markdown", "--output-dir", ".", "--output", "README", "--log-level", "ERROR",
-       "--TagRemovePreprocessor.remove_input_tags=hide", "nbs/index.ipynb")
+       "--TagRemovePreprocessor.enabled=True", "--TagRemovePreprocessor.remove_input_tags=hide", "nbs/index.ipynb")
     shutil.rmtree(ROOT / "README_files", ignore_errors=True)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = readme.replace("](images/", "](nbs/images/")
@@ -61,8 +61,10 @@ def results() -> None:
     for run in map(Path, sys.argv[2:]):
         metrics, manifest, audit = (load_json(run / f"{n}.json") for n in ("metrics", "manifest", "audit"))
         show = lambda s: f"{s['value']:.3f} [{s['interval'][0]:.3f}, {s['interval'][1]:.3f}]"
+        final = lambda m: f"{m['presence']['mean_dice'] + m['presence']['gain_cross_fitted']:.3f}" if m["presence"]["applied"] else "not used"
         rows.append({"run": run.name, "training frames": audit["split"]["train"], "validation frames": audit["split"]["valid"],
                      "mIoU": show(metrics["scores"]["miou"]), "mean Dice": show(metrics["scores"]["mean_dice"]),
+                     "… with presence thresholds": final(metrics),
                      "floor of mean Dice": f"{metrics['floors']['all_majority']:.3f}",
                      "minutes, all notebooks": f"{sum(manifest['seconds'].values()) / 60:.1f}",
                      "code": (manifest["code"]["commit"] or "–")[:8]})
