@@ -73,6 +73,20 @@ def results() -> None:
     pd.DataFrame(rows).to_csv(ROOT / "nbs/images/results.csv", index=False)
 
 
+def lighten(nb):
+    "Store the pictures of a notebook with 256 colours each: a third of the bytes, no difference to the eye."
+    import base64
+    import io
+    from PIL import Image
+    for output in (o for c in nb.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})):
+        picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).convert("RGB")
+        packed = io.BytesIO()
+        picture.quantize(256).save(packed, "PNG", optimize=True)
+        if len(packed.getvalue()) < 0.75 * len(output.data["image/png"]) * 3 / 4:
+            output.data["image/png"] = base64.b64encode(packed.getvalue()).decode()
+    return nb
+
+
 def run_notebooks() -> None:
     "Every notebook from top to bottom at the tiny profile, outputs kept, then cleaned."
     import nbformat
@@ -82,7 +96,7 @@ def run_notebooks() -> None:
     for path in map(Path, chosen):
         start, nb = time.perf_counter(), nbformat.read(path, 4)
         NotebookClient(nb, timeout=900, extra_arguments=["--log-level=50"], resources={"metadata": {"path": str(path.parent)}}).execute()
-        nbformat.write(collapse(nb), path)
+        nbformat.write(lighten(collapse(nb)), path)
         print(f"{path.name:32s} {time.perf_counter() - start:6.1f} s  {path.stat().st_size / 1e3:6.0f} kB", flush=True)
     sh("nbdev-clean")
 
