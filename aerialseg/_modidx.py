@@ -232,6 +232,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'aerialseg.model.SmallUNet.__init__': ('model.html#smallunet.__init__', 'aerialseg/model.py'),
                                  'aerialseg.model.SmallUNet.forward': ('model.html#smallunet.forward', 'aerialseg/model.py'),
                                  'aerialseg.model.conv_block': ('model.html#conv_block', 'aerialseg/model.py'),
+                                 'aerialseg.model.decoder_shape': ('model.html#decoder_shape', 'aerialseg/model.py'),
                                  'aerialseg.model.explain': ('model.html#explain', 'aerialseg/model.py'),
                                  'aerialseg.model.load_encoder': ('model.html#load_encoder', 'aerialseg/model.py'),
                                  'aerialseg.model.load_model': ('model.html#load_model', 'aerialseg/model.py'),

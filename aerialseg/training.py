@@ -15,9 +15,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import segmentation_models_pytorch as smp
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -41,9 +39,16 @@ def segmentation_loss(
     dice_weight: float = 1.0,
 ) -> torch.Tensor:            # scalar, float32
     "Cross-entropy plus soft Dice (mean over classes; a class absent from the batch adds 0), in float32."
-    logits = logits.float()
-    dice = smp.losses.DiceLoss("multiclass", ignore_index=IGNORE_INDEX)
-    return (ce_weight * F.cross_entropy(logits, mask, ignore_index=IGNORE_INDEX) + dice_weight * dice(logits, mask))
+    known, n_classes = mask != IGNORE_INDEX, logits.shape[1]
+    labels = torch.where(known, mask, 0)
+    logp = logits.float().log_softmax(1)                                          # (B,C,H,W), for both parts
+    right = logp.gather(1, labels[:, None])[:, 0]                                 # (B,H,W) of the true class
+    ce = -(right * known).sum() / known.sum()
+    overlap = logp.new_zeros(n_classes).index_add(0, labels.flatten(), (right.exp() * known).flatten())
+    pixels = torch.bincount(labels[known], minlength=n_classes)
+    size = (logp.exp() * known[:, None]).sum((0, 2, 3)) + pixels
+    dice = 1 - 2 * overlap / size.clamp_min(1e-7)
+    return ce_weight * ce + dice_weight * (dice * (pixels > 0)).mean()
 
 # %% ../nbs/08_training.ipynb #08-tra-014
 def make_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
