@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'CURVES', 'segmentation_loss', 'make_optimizer', 'make_scheduler', 'validate', 'pick_precision',
-           'Trainer', 'update', 'stop_if_not_finite', 'train_epoch', 'last_scores', 'save_checkpoint',
-           'load_checkpoint', 'peak_memory_mb', 'judge', 'fit', 'train', 'plot_loss', 'plot_scores', 'plot_class_iou',
-           'find_lr']
+           'Trainer', 'update', 'stop_if_not_finite', 'windows', 'pieces', 'gradients', 'is_out_of_memory',
+           'gradients_in_memory', 'train_epoch', 'last_scores', 'save_checkpoint', 'load_checkpoint', 'peak_memory_mb',
+           'judge', 'fit', 'train', 'plot_loss', 'plot_scores', 'plot_class_iou', 'find_lr']
 
 # %% ../nbs/08_training.ipynb #08-tra-004
-import copy, resource, time
+import copy, gc, math, resource, time
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,7 +20,9 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
+from accelerate.utils.memory import should_reduce_batch_size
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.std import tqdm
 
@@ -101,8 +106,9 @@ class Trainer:
         self.taxonomy, split = self.folder.taxonomy, load_table(run / "split.csv")
         self.valid_ids = list(split.ImageID[split.split == "valid"])
         seed_everything(r.seed)
+        AcceleratorState._reset_state()      # accelerate allows one precision a process; a notebook may try another
         self.accelerator = Accelerator(mixed_precision=pick_precision(r, self.device), cpu=self.device == "cpu",
-            gradient_accumulation_steps=r.accumulate, log_with="tensorboard",
+            log_with="tensorboard",
             project_config=ProjectConfiguration(project_dir=str(run.folder), logging_dir=str(run.folder)))
         model = model_for(r, self.taxonomy.n_classes)
         model = model.to(memory_format=torch.channels_last) if r.channels_last else model
@@ -113,6 +119,7 @@ class Trainer:
         self.ema = AveragedModel(self.accelerator.unwrap_model(self.model), use_buffers=True,
                                  multi_avg_fn=get_ema_multi_avg_fn(r.ema)) if r.ema else None
         self.epoch, self.best, self.stale, self.history = 0, -np.inf, 0, []
+        self.micro, self.skipped, self.in_a_row = r.batch, 0, 0      # images at a time; steps without an update
 
     @property
     def judged(self) -> torch.nn.Module:
@@ -122,10 +129,15 @@ class Trainer:
 # %% ../nbs/08_training.ipynb #08-tra-023
 def update(t: Trainer) -> None:
     "One optimiser step with all that follows it."
-    if t.recipe.clip: t.accelerator.clip_grad_norm_(t.model.parameters(), t.recipe.clip)
-    t.optimizer.step()
+    norm = t.accelerator.clip_grad_norm_(t.model.parameters(), t.recipe.clip or math.inf)
+    finite, scaled = bool(torch.isfinite(norm)), t.accelerator.scaler is not None
+    if finite or scaled: t.optimizer.step()
     t.optimizer.zero_grad()
-    if t.accelerator.optimizer_step_was_skipped: return
+    lost = t.accelerator.optimizer_step_was_skipped if scaled else not finite
+    t.skipped, t.in_a_row = t.skipped + lost, t.in_a_row + 1 if lost else 0
+    if t.in_a_row > (50 if t.accelerator.mixed_precision != "no" else 0):
+        raise AerialsegError(f"the gradients are not finite (epoch {t.epoch + 1}): lower lr (now {t.recipe.lr}) or set precision=fp32")
+    if lost: return
     t.scheduler.step()
     if t.ema: t.ema.update_parameters(t.accelerator.unwrap_model(t.model))
 
@@ -138,22 +150,62 @@ def stop_if_not_finite(loss: torch.Tensor, batch: dict, t: Trainer) -> None:
     raise AerialsegError(f"the loss became {loss.item()} in epoch {t.epoch + 1}; the frames of that batch stand in {path}: "
                          f"look at them, or lower lr (now {t.recipe.lr}) or set precision=fp32")
 
+# %% ../nbs/08_training.ipynb #08-tra-903
+def windows(batches: Iterable[dict], size: int) -> Iterator[list[dict]]: # size: batches a step
+    "Lists of `size` batches; the last one may be shorter."
+    it = iter(batches)
+    while window := list(islice(it, size)): yield window
+
+def pieces(window: list[dict], micro: int) -> list[dict]: # micro: images at a time
+    "The batches of a window, cut into pieces of at most `micro` images."
+    return [{k: v[at:at + micro] for k, v in batch.items()} for batch in window for at in range(0, len(batch["image"]), micro)]
+
+# %% ../nbs/08_training.ipynb #08-tra-905
+def gradients(t: Trainer, window: list[dict]) -> tuple[float, int]: # mean loss, images
+    "Add up the gradients of one step."
+    parts = pieces(window, t.micro)
+    images, total = sum(len(p["image"]) for p in parts), 0.0
+    for k, part in enumerate(parts, 1):
+        with nullcontext() if k == len(parts) else t.accelerator.no_sync(t.model):    # several devices speak once a step
+            logits = predict_logits(t.model, part["image"])                           # (B,C,H,W)
+            loss = segmentation_loss(logits, part["mask"], t.recipe.ce_weight, t.recipe.dice_weight)
+            stop_if_not_finite(loss, part, t)
+            t.accelerator.backward(loss * (len(logits) / images))
+        total += loss.item() * len(logits)
+    return total / images, images
+
+# %% ../nbs/08_training.ipynb #08-tra-907
+def is_out_of_memory(error: Exception) -> bool:
+    "Whether an error says that memory ran out, on any device."
+    return isinstance(error, MemoryError) or should_reduce_batch_size(error) or "bad_alloc" in str(error)
+
+def gradients_in_memory(t: Trainer, window: list[dict]) -> tuple[float, int]: # mean loss, images
+    "`gradients`, with half as many images at a time wherever memory runs out."
+    while True:
+        try: return gradients(t, window)
+        except (RuntimeError, MemoryError) as e:
+            if not is_out_of_memory(e): raise
+            if t.micro == 1:
+                raise AerialsegError(f"not even one image of {t.recipe.height}×{t.recipe.width} fits into memory: "
+                                     "lower height and width, or choose a smaller encoder") from e
+        t.micro = -(-t.micro // 2)
+        t.optimizer.zero_grad()
+        gc.collect()
+        if torch.cuda.is_available(): torch.cuda.empty_cache()
+        tqdm.write(f"out of memory: from here on {t.micro} images at a time, still {t.recipe.batch * t.recipe.accumulate} a step")
+
 # %% ../nbs/08_training.ipynb #08-tra-026
 def train_epoch(t: Trainer, bar: tqdm) -> float: # mean training loss
     "One pass over the loader."
     t.model.train()
     t.loader.set_epoch(t.epoch)    # not the sampler's: accelerate's loader counts epochs itself and would overrule it
     total = seen = 0
-    for batch in t.loader:
-        with t.accelerator.accumulate(t.model):
-            logits = predict_logits(t.model, batch["image"])                  # (B,C,H,W)
-            loss = segmentation_loss(logits, batch["mask"], t.recipe.ce_weight, t.recipe.dice_weight)
-            stop_if_not_finite(loss, batch, t)
-            t.accelerator.backward(loss)
-            if t.accelerator.sync_gradients: update(t)
-        total, seen = total + loss.item() * len(logits), seen + len(logits)
+    for window in windows(t.loader, t.recipe.accumulate):
+        loss, images = gradients_in_memory(t, window)
+        update(t)
+        total, seen = total + loss * images, seen + images
         bar.set_postfix({"epoch": f"{t.epoch + 1}/{t.recipe.epochs}", "loss": f"{total / seen:.3f}"} | last_scores(t), False)
-        bar.update()
+        bar.update(len(window))
     return total / seen
 
 def last_scores(t: Trainer) -> dict[str, str]:
@@ -165,6 +217,7 @@ def last_scores(t: Trainer) -> dict[str, str]:
 def save_checkpoint(t: Trainer) -> None:
     "Write all state needed to continue after this epoch."
     state = {"recipe": t.run.recipe.fingerprint, "epoch": t.epoch, "best": float(t.best), "stale": t.stale, "history": t.history,
+             "micro": t.micro, "skipped": t.skipped, "in_a_row": t.in_a_row,
              "model": t.accelerator.unwrap_model(t.model).state_dict(), "optimizer": t.optimizer.state_dict(),
              "scheduler": t.scheduler.state_dict(), "rng": torch.get_rng_state(), "ema": t.ema.state_dict() if t.ema else None,
              "scaler": t.accelerator.scaler.state_dict() if t.accelerator.scaler else None}
@@ -178,7 +231,7 @@ def load_checkpoint(t: Trainer) -> bool: # whether there was one
     except Exception as e: raise AerialsegError(f"{path} can't be read ({e}): delete it to train from the start") from e
     if s["recipe"] != t.recipe.fingerprint:
         raise AerialsegError(f"{path} was written with another recipe: delete it, or give this run another --name")
-    t.epoch, t.best, t.stale, t.history = s["epoch"], s["best"], s["stale"], s["history"]
+    for part in ("epoch", "best", "stale", "history", "micro", "skipped", "in_a_row"): setattr(t, part, s[part])
     t.accelerator.unwrap_model(t.model).load_state_dict(s["model"])
     for part in ("optimizer", "scheduler"): getattr(t, part).load_state_dict(s[part])
     if t.ema: t.ema.load_state_dict(s["ema"])
@@ -214,7 +267,8 @@ def fit(t: Trainer) -> None:
             loss = train_epoch(t, bar)
             seconds = time.perf_counter() - start
             row = {"epoch": t.epoch + 1, "train_loss": loss, "lr": t.scheduler.get_last_lr()[-1], "seconds": seconds,
-                   "images_per_s": per_epoch * r.batch / seconds, "peak_memory_mb": peak_memory_mb(t.device)}
+                   "images_per_s": per_epoch * r.batch / seconds, "peak_memory_mb": peak_memory_mb(t.device),
+                   "micro_batch": t.micro, "skipped_steps": t.skipped}
             if (t.epoch + 1) % r.valid_every == 0 or t.epoch + 1 == r.epochs: judge(t, row)
             t.epoch += 1
             t.history.append(row)

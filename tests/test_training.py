@@ -31,7 +31,7 @@ def test_accumulated_steps_update_half_as_often(tmp_path):
     run = tiny_run(tmp_path, batch=4, accumulate=2, epochs=1)
     t = Trainer(run)
     fit(t)
-    assert t.steps == 2 and t.scheduler.last_epoch == 2
+    assert t.steps == 2 and t.scheduler.last_epoch == 2 and t.micro == 4
 
 
 def test_patience_ends_the_run_and_keeps_the_best(tmp_path):
