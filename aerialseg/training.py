@@ -177,7 +177,8 @@ def gradients(t: Trainer, window: list[dict]) -> tuple[float, int]: # mean loss,
 # %% ../nbs/08_training.ipynb #08-tra-907
 def is_out_of_memory(error: Exception) -> bool:
     "Whether an error says that memory ran out, on any device."
-    return isinstance(error, MemoryError) or should_reduce_batch_size(error) or "bad_alloc" in str(error)
+    signs = "bad_alloc", "could not create a"      # the C++ library's, and oneDNN's when it can't get room for a kernel
+    return isinstance(error, MemoryError) or should_reduce_batch_size(error) or any(s in str(error) for s in signs)
 
 def gradients_in_memory(t: Trainer, window: list[dict]) -> tuple[float, int]: # mean loss, images
     "`gradients`, with half as many images at a time wherever memory runs out."

@@ -68,3 +68,38 @@ def test_half_a_checkpoint_is_one_sentence(tmp_path):
     path = run / "checkpoint/last.pt"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(AerialsegError, match="last.pt"): train(run)
+
+
+OUT_OF_MEMORY = """
+import os, resource, sys
+from pathlib import Path
+import psutil, torch
+from tqdm import tqdm
+torch.set_num_threads(1)
+from aerialseg.core import Run, load_recipe
+from aerialseg.training import Trainer, gradients, train_epoch
+folder = Path(sys.argv[1])
+t = Trainer(Run(folder, load_recipe(folder / "recipe.json")))
+batch = next(iter(t.loader))
+t.micro = 2
+gradients(t, [{k: v[:4] for k, v in batch.items()}])      # everything that is allocated once is allocated now
+t.optimizer.zero_grad()
+t.micro = t.recipe.batch
+room = psutil.Process().memory_info().vms + 400 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+loss = train_epoch(t, tqdm(disable=True))
+print("MICRO", t.micro, "LOSS", loss)
+"""
+
+
+def test_a_batch_that_does_not_fit_is_taken_in_pieces(tmp_path):
+    "Real memory, really limited: 32 windows of 192×192 need more than a gigabyte, the process is given 400 MB."
+    import re
+    import subprocess
+    import sys
+    run = tiny_run(tmp_path, epochs=1, epoch_images=32, batch=32, height=192, width=192, valid_every=1, workers=0, ema=0.0)
+    done = subprocess.run([sys.executable, "-c", OUT_OF_MEMORY, str(run.folder)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-6000:]
+    micro = int(re.search(r"MICRO (\d+)", done.stdout)[1])
+    assert 1 <= micro <= 16
+    assert f"out of memory: from here on {micro} images at a time, still 32 a step" in done.stderr + done.stdout
