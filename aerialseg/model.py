@@ -80,7 +80,10 @@ def offline_weights(encoder: str) -> dict[str, torch.Tensor]: # timm's names
 def decoder_shape(arch: str, channels: tuple[int, ...]) -> dict: # arguments of SMP's constructor
     "What gives SMP's decoder these channels: a U-Net takes one a level, deepest first; others the first, FPN also the last."
     if not channels: return {}
-    if arch in ("unet", "unetplusplus", "manet"): return {"decoder_channels": channels}
+    if arch in ("unet", "unetplusplus", "manet"):
+        if len(channels) != 5: raise AerialsegError(f"setting decoder_channels={','.join(map(str, channels))}: {arch} takes five "
+                                                    "numbers, deepest first, such as 128,64,32,16,16, or none for the usual ones")
+        return {"decoder_channels": channels}
     if arch == "fpn": return {"decoder_pyramid_channels": channels[0], "decoder_segmentation_channels": channels[-1]}
     if arch == "segformer": return {"decoder_segmentation_channels": channels[0]}
     return {"decoder_channels": channels[0]} if arch in ("deeplabv3", "deeplabv3plus", "upernet", "pan") else {}
