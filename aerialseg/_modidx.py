@@ -307,6 +307,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'aerialseg.rle.grade_rles': ('rle.html#grade_rles', 'aerialseg/rle.py'),
                                'aerialseg.rle.label_map_to_rles': ('rle.html#label_map_to_rles', 'aerialseg/rle.py'),
                                'aerialseg.rle.mask_to_rle': ('rle.html#mask_to_rle', 'aerialseg/rle.py'),
+                               'aerialseg.rle.numbers_to_text': ('rle.html#numbers_to_text', 'aerialseg/rle.py'),
                                'aerialseg.rle.parse_rle': ('rle.html#parse_rle', 'aerialseg/rle.py'),
                                'aerialseg.rle.resize_mask': ('rle.html#resize_mask', 'aerialseg/rle.py'),
                                'aerialseg.rle.rle_to_mask': ('rle.html#rle_to_mask', 'aerialseg/rle.py'),

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ORDERS', 'SOURCE_SIZE', 'flatten', 'mask_to_rle', 'runs_to_rle', 'parse_rle', 'run_pixels', 'rle_to_mask',
-           'label_map_to_rles', 'resize_mask', 'source_rle', 'grade_rles', 'conventions', 'convention_table']
+           'numbers_to_text', 'label_map_to_rles', 'resize_mask', 'source_rle', 'grade_rles', 'conventions',
+           'convention_table']
 
 # %% ../nbs/09b_rle.ipynb #09b-rl-003
 import re
@@ -78,6 +79,18 @@ def rle_to_mask(rle: str, height: int, width: int, order: str = "row") -> np.nda
     flat[run_pixels(*parse_rle(rle, height * width))] = 1
     return flat.reshape(height, width) if order == "row" else flat.reshape(width, height).T
 
+# %% ../nbs/09b_rle.ipynb #09b-rl-901
+def numbers_to_text(values: np.ndarray) -> tuple[str, np.ndarray]: # (N,) ≥ 0 -> "12 7 130 ", (N,) where each number's text ends
+    "Whole numbers as text with a space after each, and where to cut it."
+    digits, rest = len(str(int(values.max(initial=0)))), values.astype(np.uint32)     # a mask has fewer than 2³² pixels
+    characters = np.full((digits + 1, len(values)), ord(" "), np.uint8)               # a row a digit: columns are slow to fill
+    kept = np.ones(characters.shape, bool)
+    for k in reversed(range(digits)):
+        if k < digits - 1: kept[k] = rest > 0
+        tenth = rest // 10
+        characters[k], rest = rest - 10 * tenth + ord("0"), tenth
+    return characters.T[kept.T].tobytes().decode("ascii"), np.cumsum(kept.sum(0))
+
 # %% ../nbs/09b_rle.ipynb #09b-rl-026
 def label_map_to_rles(
     mask: np.ndarray,    # (H,W) ids, every one below n_classes
@@ -86,16 +99,18 @@ def label_map_to_rles(
 ) -> list[str]:          # one text per class; empty where the class is absent
     "Encode all classes of a label map in one pass."
     flat = flatten(mask, order)
-    first = np.flatnonzero(np.r_[True, flat[1:] != flat[:-1]])      # where each run begins
-    lengths = np.diff(first, append=flat.size)
-    ids = flat[first].astype(np.int64)
+    first = np.r_[0, np.flatnonzero(flat[1:] != flat[:-1]) + 1]     # where each run begins
+    ids = flat[first]
     if ids.max() >= n_classes or ids.min() < 0:
         wrong = ids.max() if ids.max() >= n_classes else ids.min()
         raise AerialsegError(f"id {wrong} is outside the classes 0 to {n_classes - 1}: "
                              "every pixel of a submission needs a class")
     by_class = np.argsort(ids, kind="stable")                       # keeps the runs of a class in order
-    cuts = np.cumsum(np.bincount(ids, minlength=n_classes))[:-1]
-    return [runs_to_rle(first[i] + 1, lengths[i]) for i in np.split(by_class, cuts)]
+    runs = np.column_stack([first + 1, np.diff(first, append=flat.size)])[by_class]
+    text, ends = numbers_to_text(runs.ravel())
+    until = 2 * np.cumsum(np.bincount(ids, minlength=n_classes))    # numbers up to and with each class
+    cuts = [0, *(int(ends[k - 1]) if k else 0 for k in until)]
+    return [text[a:b].rstrip() for a, b in zip(cuts, cuts[1:])]
 
 # %% ../nbs/09b_rle.ipynb #09b-rl-032
 SOURCE_SIZE = 384, 512  # height, width of the source project's masks

@@ -1,0 +1,45 @@
+"Two ways of doing the same, timed in turn in one process: the ratio of each pair, its median and spread."
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+HERE = Path(__file__).parent
+
+
+def seconds(f: Callable) -> float:
+    start = time.perf_counter()
+    f()
+    return time.perf_counter() - start
+
+
+def pair(name: str, ours: Callable, other: Callable, target: float | None = None, repeats: int = 9) -> dict:
+    "How many times as long `other` takes; A B A B …, after one round that is not counted."
+    ours(), other()
+    times = np.array([(seconds(ours), seconds(other)) for _ in range(repeats)])
+    ratio = times[:, 1] / times[:, 0]
+    row = {"what": name, "ours_ms": 1e3 * np.median(times[:, 0]), "other_ms": 1e3 * np.median(times[:, 1]), "ratio": np.median(ratio),
+           "ratio_min": ratio.min(), "ratio_max": ratio.max(), "target": target, "repeats": repeats}
+    print(f"{name:62s} {row['ours_ms']:9.2f} ms  {row['other_ms']:9.2f} ms  × {row['ratio']:.1f} ({row['ratio_min']:.1f} to {row['ratio_max']:.1f})"
+          + (f"  target × {target}" if target else ""), flush=True)
+    return row
+
+
+def alone(name: str, value: float, unit: str, target: str) -> dict:
+    "A figure without a rival."
+    print(f"{name:62s} {value:9.2f} {unit}  target {target}", flush=True)
+    return {"what": name, "value": value, "unit": unit, "limit": target}
+
+
+def save(rows: list[dict], name: str) -> None:
+    "bench/NAME.csv, with the commit and the machine it came from."
+    from aerialseg.manifest import cpu_name
+    commit = subprocess.run(["git", "rev-parse", "--short=8", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
+    table = pd.DataFrame(rows).assign(commit=commit or "–", cpu=cpu_name(), python=platform.python_version())
+    table.round(3).to_csv(HERE / f"{name}.csv", index=False)
+    print(f"{HERE / name}.csv written")
