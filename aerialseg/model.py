@@ -141,7 +141,8 @@ def save_model(model: nn.Module, folder: str | Path, taxonomy: Taxonomy, recipe:
     "Write the model in SMP's layout, with `aerialseg.json` beside it; every file whole or not at all."
     folder = Path(folder)
     info = {"taxonomy": asdict(taxonomy), "recipe": asdict(recipe)}
-    with tempfile.TemporaryDirectory(dir=make_parent(folder)) as tmp:
+    name = f".{folder.name}.{os.getpid()}.tmp."           # of the form that `sweep` knows
+    with tempfile.TemporaryDirectory(prefix=name, dir=make_parent(folder)) as tmp:
         if isinstance(model, SmallUNet):
             save_file({k: v.contiguous() for k, v in model.state_dict().items()}, Path(tmp) / "model.safetensors")
             save_json({"arch": "small_unet", "classes": taxonomy.n_classes}, Path(tmp) / "config.json")

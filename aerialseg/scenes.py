@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from .camera import Camera, Lens, develop, random_lens, ray_slopes, render
-from .core import (IGNORE_INDEX, LANDCOVER12, AerialsegError, Run, atomic_path, need, progress, save_classes,
-                            save_table)
+from .core import (IGNORE_INDEX, LANDCOVER12, AerialsegError, Run, atomic_path, locked, need, progress,
+                            save_classes, save_table, sweep)
 from .folder import DataFolder, open_folder
 from .landscape import SEASONS, Landscape
 from .layout import make_landscape
@@ -192,9 +192,11 @@ def check_scenes(root: Path, flights: int, frames: int, height: int, width: int,
 def scenes_for(run: Run) -> Path: # the folder of the run's data
     "Make the run's built-in scenes if they are missing; a recipe with data of its own has them already."
     r = run.recipe
-    if r.data: return run.data
-    need(run.data / "scenes.csv",
-         lambda: make_scenes(run.data, r.flights, r.frames, r.scene_height, r.scene_width, r.seed))
+    if r.data or (run.data / "scenes.csv").exists(): return run.data
+    with locked(run.data.with_name(f".{run.data.name}.lock")):     # two runs may want the same scenes: one draws, one waits
+        sweep(run.data.parent, f".{run.data.name}.*")
+        need(run.data / "scenes.csv",
+             lambda: make_scenes(run.data, r.flights, r.frames, r.scene_height, r.scene_width, r.seed))
     return run.data
 
 # %% ../nbs/01_scenes.ipynb #01-sce-056

@@ -221,7 +221,8 @@ def save_checkpoint(t: Trainer) -> None:
              "micro": t.micro, "skipped": t.skipped, "in_a_row": t.in_a_row,
              "model": t.accelerator.unwrap_model(t.model).state_dict(), "optimizer": t.optimizer.state_dict(),
              "scheduler": t.scheduler.state_dict(), "rng": torch.get_rng_state(), "ema": t.ema.state_dict() if t.ema else None,
-             "scaler": t.accelerator.scaler.state_dict() if t.accelerator.scaler else None}
+             "scaler": t.accelerator.scaler.state_dict() if t.accelerator.scaler else None,
+             "cuda_rng": torch.cuda.get_rng_state() if t.device.startswith("cuda") else None}
     with atomic_path(t.run / "checkpoint/last.pt") as tmp: torch.save(state, tmp)
 
 def load_checkpoint(t: Trainer) -> bool: # whether there was one
@@ -238,6 +239,7 @@ def load_checkpoint(t: Trainer) -> bool: # whether there was one
     if t.ema: t.ema.load_state_dict(s["ema"])
     if t.accelerator.scaler: t.accelerator.scaler.load_state_dict(s["scaler"])
     torch.set_rng_state(s["rng"].cpu())
+    if s.get("cuda_rng") is not None: torch.cuda.set_rng_state(s["cuda_rng"].cpu())
     return True
 
 # %% ../nbs/08_training.ipynb #08-tra-030
@@ -281,7 +283,8 @@ def fit(t: Trainer) -> None:
 def train(run: Run) -> pd.DataFrame: # the history
     "Train the run's model, going on from its checkpoint if there is one; writes model/, history.csv, curves, logs."
     t = Trainer(run)
-    load_checkpoint(t)
+    if load_checkpoint(t):      # it may have been killed between this file and the next: the checkpoint knows more
+        save_table(pd.DataFrame(t.history), run / "history.csv")
     told = ("profile", "arch", "encoder", "lr", "batch", "height", "width", "augmentation")
     t.accelerator.init_trackers("tensorboard", {k: getattr(run.recipe, k) for k in told})
     fit(t)

@@ -1,0 +1,181 @@
+"""What a run survives: being killed anywhere, signals, a full disk, a second run of the same name, a loader that dies.
+
+`test_killed_everywhere` is one run that is killed at every point of `KILLS`, each time resumed to be killed at the next,
+and must end with the files of a run that was never stopped."""
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import psutil
+import pytest
+
+HERE = Path(__file__).parent
+COMMAND = str(Path(sys.executable).parent / "aerialseg")
+SMALL = ["epochs=3", "epoch_images=32", "height=64", "width=64", "flights=4", "frames=3", "scene_height=64", "scene_width=80",
+         "workers=1", "device=cpu", "tta=flip"]
+TIMES = ["seconds", "images_per_s", "peak_memory_mb"]
+WORK = {  # the series' work, without its prose: what each notebook does for a run
+    "01_scenes": "from aerialseg.scenes import scenes_for\nscenes_for(RUN)",
+    "04_dataset": "from aerialseg.dataset import make_split\nmake_split(RUN)",
+    "08_training": "from aerialseg.training import train\ntrain(RUN)",
+    "09_evaluation": "from aerialseg.evaluation import evaluate\nev = evaluate(RUN)",
+    "09_figures": "import matplotlib.pyplot as plt, pandas as pd\nfrom aerialseg.viz import save_figure\n"
+                  "save_figure(pd.read_csv(RUN / 'history.csv').plot(x='epoch', y='miou').figure, RUN.figure('eval_toy'))",
+    "10_submission": "from aerialseg.submission import check_submission, submission_folder, write_submission\n"
+                     "check_submission(write_submission(RUN), submission_folder(RUN))",
+}
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory):
+    "The notebooks of WORK in a folder."
+    folder = tmp_path_factory.mktemp("nbs")
+    for name, code in WORK.items():
+        cells = [nbformat.v4.new_code_cell('run = ""', metadata={"tags": ["parameters"]}),
+                 nbformat.v4.new_code_cell("from aerialseg.core import open_run\nRUN = open_run(run)"), nbformat.v4.new_code_cell(code)]
+        kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "python3"}}
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / f"{name}.ipynb")
+    return folder
+
+
+def start(cwd, notebooks, *more, fault="", settings=SMALL):
+    "The real command, with a fault to come."
+    path = os.pathsep.join(filter(None, [str(HERE / "faults"), os.environ.get("PYTHONPATH")]))
+    env = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": path, "FAULT": fault, "OMP_NUM_THREADS": "1"}
+    env.pop("FAULT_ROOT", None)
+    sets = [x for s in settings for x in ("--set", s)]
+    return subprocess.Popen([COMMAND, "run", "--profile", "tiny", "--notebooks", str(notebooks), *sets, *more], cwd=cwd, env=env,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def end(process, timeout=120):
+    "Its exit code and all it said."
+    said = process.communicate(timeout=timeout)
+    return process.returncode, said[0] + said[1]
+
+
+@pytest.fixture(scope="session")
+def whole(work, tmp_path_factory):
+    "A run that nothing stopped."
+    where = tmp_path_factory.mktemp("whole")
+    code, said = end(start(where, work))
+    assert code == 0, said[-3000:]
+    return where
+
+
+def contents(where, run="runs/tiny"):
+    "What must be equal: name -> hash of every file of run and data; times left out, checkpoints by their tensors."
+    import torch
+    found = {}
+    for path in sorted(p for folder in (where / run, where / "data") for p in folder.rglob("*") if p.is_file()):
+        name, digest = path.relative_to(where).as_posix().replace(run, "run"), hashlib.sha256()
+        if path.suffix in (".ipynb", ".html", ".lock") or path.name in ("done.json", "manifest.json", "data_files.csv"): digest.update(b"")
+        elif "tensorboard" in name: continue
+        elif path.name == "history.csv": digest.update(pd.read_csv(path).drop(columns=TIMES).to_csv().encode())
+        elif path.name == "last.pt":
+            state = torch.load(path, weights_only=True)
+            for row in state["history"]:
+                for k in TIMES: row.pop(k)
+            flat = torch.utils._pytree.tree_flatten_with_path(state)[0]
+            for key, v in flat: digest.update(str(key).encode() + (v.cpu().numpy().tobytes() if hasattr(v, "cpu") else repr(v).encode()))
+        else: digest.update(path.read_bytes())
+        found[name] = digest.hexdigest()
+    return found
+
+
+before = lambda name: rf"^os.rename \S+ \S*{name}$"                     # the file is written, but not in place
+after = lambda name: rf"^os.remove \S*/\.{name}\.\d+\.tmp"              # second time: the file has just got its name
+KILLS = [  # (n-th event, seconds later, event), in the order of a run
+    (1, 0, before("/recipe.json")), (2, 0, after("recipe.json")),
+    # scenes
+    (1, 0, r"^open \S+/imgs/\d+\.jpg w"), (7, 0, r"^open \S+/masks/\d+\.png w"), (1, 0, before("/classes.csv")),
+    (1, 0, before("-seed0")), (2, 0, after(r"4x3\S+")), (1, 0, before("/01_scenes.ipynb")), (1, 0, before("/done.json")),
+    # audit and split
+    (5, 0, r"^open \S+/masks/\d+\.png r"), (1, 0, before("/audit.json")), (1, 0, before("/split.csv")), (2, 0, after("split.csv")),
+    (2, 0, after("done.json")),
+    # training: first epoch
+    (1, .2, r"^open \S+events.out"), (1, 0, r"^open \S+/\.model\S+/config.json w"), (1, 0, before("/model/model.safetensors")),
+    (1, 0, before("/model/config.json")), (1, 0, before("/model/aerialseg.json")), (1, .03, after("last.pt")),
+    (1, 0, before("/last.pt")), (2, 0, after("last.pt")),
+    # second and third epoch: `history.csv` is also written when training is taken up again
+    (1, 0, before("/history.csv")), (1, .2, before("/history.csv")), (2, 0, before("/history.csv")), (1, .3, before("/history.csv")),
+    (1, 0, before("/last.pt")), (2, 0, after("last.pt")), (1, 0, before("/curve_loss.png")), (1, 0, before("/08_training.ipynb")),
+    # evaluation
+    (2, 0, r"^open \S+/masks/\d+\.png r"), (1, 0, before("/counts.npz")), (2, 0, after("counts.npz")), (1, 0, before("/metrics.json")),
+    (2, 0, after("metrics.json")), (1, 0, before("/postprocess.json")), (1, 0, before("/09_evaluation.ipynb")),
+    (1, 0, before("/eval_toy.png")),
+    # submission, manifest, report
+    (2, 0, r"^open \S+/imgs/\d+\.jpg r"), (1, 0, before("/submission.csv")), (2, 0, after("submission.csv")), (1, 0, before("/done.json")),
+    (1, 0, before("/manifest.json")), (2, 0, after("manifest.json")), (1, 0, before("/report.html")), (2, 0, after("report.html")),
+]
+
+
+def test_killed_everywhere(whole, work, tmp_path):
+    begin = time.perf_counter()
+    for n, seconds, event in KILLS:
+        code, said = end(start(tmp_path, work, "--resume", fault=f"{n}|{seconds}|{event}"))
+        assert code == -signal.SIGKILL, f"not killed at {n}. {event}: {said[-3000:]}"
+        print(f"{time.perf_counter() - begin:6.1f} s  killed at {n}. {event}")
+    code, said = end(start(tmp_path, work, "--resume"))
+    assert code == 0, said[-3000:]
+    assert contents(tmp_path) == contents(whole)
+    assert not [p for p in tmp_path.rglob(".*") if ".tmp" in p.name], "a kill's leftovers were not swept"
+
+
+def wait_for(what, seconds=60):
+    "Until `what()` is true."
+    until = time.time() + seconds
+    while not (found := what()):
+        assert time.time() < until, "it did not come"
+        time.sleep(.05)
+    return found
+
+
+def family(process):
+    "The command's kernels and loader workers."
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def in_training(process, where):
+    "Whether the first epoch has begun, in a kernel with a loader worker."
+    return list(where.glob("runs/tiny/tensorboard/events*")) and len(family(process)) > 1
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_everything_and_lose_nothing(whole, work, tmp_path, number, code):
+    process = start(tmp_path, work, settings=[*SMALL, "epoch_images=3200"])       # an epoch that would last minutes
+    wait_for(lambda: in_training(process, tmp_path))
+    children, begin = family(process), time.perf_counter()
+    process.send_signal(number)
+    got, said = end(process, 30)
+    assert got == code and said.rstrip().endswith("aerialseg: stopped; `--resume` goes on from here") and "Traceback" not in said, said
+    assert time.perf_counter() - begin < 10 and not [p for p in children if p.is_running()]
+    assert (tmp_path / "runs/tiny/split.csv").exists()
+    code, said = end(start(tmp_path, work, "--resume"))
+    assert code == 2 and "epoch_images" in said                                   # resumable, with its own recipe
+
+
+def test_kernels_end_with_a_killed_command(work, tmp_path):
+    process = start(tmp_path, work, settings=[*SMALL, "epoch_images=3200"])
+    wait_for(lambda: in_training(process, tmp_path))
+    children = family(process)
+    process.kill()
+    wait_for(lambda: not [p for p in children if p.is_running() and p.status() != "zombie"], 15)
+    process.communicate()
+
+
+def test_two_runs_of_one_name(whole, work, tmp_path):
+    first = start(tmp_path, work)
+    wait_for(lambda: (tmp_path / "runs/tiny/recipe.json").exists())
+    code, said = end(start(tmp_path, work, "--resume"))
+    assert code == 2 and "another process is at work on runs/tiny" in said and "Traceback" not in said
+    other = start(tmp_path, work, "--name", "other")                              # wants the same scenes at the same time
+    assert [end(first)[0], end(other)[0]] == [0, 0]
+    assert contents(tmp_path) == contents(whole)
+    assert {k: v for k, v in contents(tmp_path, "runs/other").items() if "submission" in k}.items() <= contents(whole).items()
