@@ -43,6 +43,7 @@ def run(
     set_: Annotated[list[str], typer.Option("--set", help="a setting, name=value; may be repeated")] = [],
     resume: Annotated[bool, typer.Option("--resume", help="go on with the first notebook not finished")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a run of the same name once the new one is finished")] = False,
+    rehash: Annotated[bool, typer.Option("--rehash", help="resume: read every data file again to see whether it changed")] = False,
     lessons: Annotated[bool, typer.Option(help="also run the notebooks that only explain")] = True,
     notebooks: Annotated[Path | None, typer.Option(help="another series: a folder of numbered notebooks")] = None,
     runs: Annotated[str, typer.Option(help="where run folders go")] = "runs",
@@ -62,7 +63,7 @@ def run(
     settings = parse_settings(set_)
     from aerialseg.runner import Stopped, run_series
     say = lambda line: print(line, flush=True)
-    try: done = run_series(profile, data, name or None, settings, resume, overwrite, runs, notebooks, say, lessons=lessons)
+    try: done = run_series(profile, data, name or None, settings, resume, overwrite, runs, notebooks, say, rehash=rehash, lessons=lessons)
     except Stopped as e: end(str(e), 128 + e.number)
     print(f"\nDone. Look at {done / 'report.html'} (in a browser), {done / 'notebooks'} and {done / 'submission.csv'}")
 

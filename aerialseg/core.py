@@ -173,7 +173,7 @@ def save_table(df: pd.DataFrame, path: str | Path) -> None:
 
 def load_table(path: str | Path) -> pd.DataFrame:
     "Read a CSV file; the column ImageID, where there is one, as text exactly as written."
-    text = {"ImageID": str, "EncodedPixels": str, "flight": str, "group": str}
+    text = {"ImageID": str, "EncodedPixels": str, "flight": str, "group": str, "file": str}
     try: return pd.read_csv(path, dtype=text, keep_default_na=True, na_values={"ImageID": []}, encoding="utf-8-sig")
     except (OSError, ValueError) as e: raise AerialsegError(f"{path} can't be read as a table: {e}") from e
 
