@@ -7,7 +7,8 @@ __all__ = ['IGNORE_INDEX', 'LANDCOVER12', 'AEROSCAPES', 'TAXONOMIES', 'LEFTOVER'
            'AerialsegError', 'expect_fail', 'Taxonomy', 'load_classes', 'atomic_path', 'remove', 'save_json',
            'load_json', 'sweep', 'locked', 'explain_os', 'save_table', 'load_table', 'save_classes', 'Recipe',
            'check_setting', 'make_recipe', 'parse_settings', 'Run', 'create_run', 'load_recipe', 'open_run', 'need',
-           'seed_everything', 'make_generator', 'seed_worker', 'pick_device', 'pick_workers', 'progress']
+           'seed_everything', 'make_generator', 'seed_worker', 'be_repeatable', 'pick_device', 'pick_workers',
+           'progress']
 
 # %% ../nbs/00_core.ipynb #00-cor-003
 import atexit, errno, fcntl, hashlib, json, os, random, re, shutil, sys, tempfile
@@ -173,7 +174,7 @@ def save_table(df: pd.DataFrame, path: str | Path) -> None:
 
 def load_table(path: str | Path) -> pd.DataFrame:
     "Read a CSV file; the column ImageID, where there is one, as text exactly as written."
-    text = {"ImageID": str, "EncodedPixels": str, "flight": str, "group": str}
+    text = {"ImageID": str, "EncodedPixels": str, "flight": str, "group": str, "file": str}
     try: return pd.read_csv(path, dtype=text, keep_default_na=True, na_values={"ImageID": []}, encoding="utf-8-sig")
     except (OSError, ValueError) as e: raise AerialsegError(f"{path} can't be read as a table: {e}") from e
 
@@ -405,6 +406,16 @@ def seed_worker(worker_id: int) -> None:
     np.random.seed(seed)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+# %% ../nbs/00_core.ipynb #00-cor-909
+def be_repeatable(device: str) -> None:
+    "Ask CUDA for algorithms that add in the same order every time, where there are any; a CPU does so by itself."
+    import torch
+    if not device.startswith("cuda"): return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")          # cuBLAS reads it at its first call
+    torch.backends.cudnn.benchmark = False                               # it would choose by stopwatch
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False          # a debugging aid that costs time
 
 # %% ../nbs/00_core.ipynb #00-cor-058
 def pick_device(recipe: Recipe) -> str:

@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['class_table', 'class_odds', 'EpochSampler', 'place_window', 'pad_to', 'FrameCache', 'fit_frame',
-           'SegmentationDataset', 'make_loader', 'whole_frames']
+           'SegmentationDataset', 'make_loader', 'whole_frames', 'watched_workers']
 
 # %% ../nbs/04b_loading.ipynb #04b-lo-003
+import os, re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from .core import (IGNORE_INDEX, AerialsegError, Recipe, Run, load_table, make_generator, pick_workers, progress,
                             seed_worker)
@@ -119,11 +121,13 @@ class SegmentationDataset(Dataset):
     ):
         self.folder, self.ids, self.recipe, self.transform, self.train = folder, list(ids), recipe, transform, train
         self.cache = FrameCache(folder, recipe)
+        self.at = torch.full((256, 2), -1).share_memory_()    # a row a worker: its process, and the frame it is at
 
     def __len__(self) -> int: return len(self.ids)
 
     def __getitem__(self, key: tuple[int, int, int]) -> dict:
         draw, frame, looked_for = key
+        if worker := get_worker_info(): self.at[worker.id] = torch.tensor([os.getpid(), frame])
         rng = np.random.default_rng((self.recipe.seed, draw))
         image, mask = self.cache(self.ids[frame])
         if self.train and self.recipe.view == "crop":
@@ -155,3 +159,16 @@ def make_loader(run: Run, part: str, transform: Callable) -> DataLoader: # part:
 def whole_frames(recipe: Recipe, train: bool) -> Recipe:
     "The recipe for a sampler that looks for no class; validation takes every frame once."
     return replace(recipe, rare_share=0.0, epoch_images=recipe.epoch_images if train else 0)
+
+# %% ../nbs/04b_loading.ipynb #04b-lo-901
+@contextmanager
+def watched_workers(data: SegmentationDataset) -> Iterator[None]:
+    "If a loader's worker process dies in the block, `AerialsegError` names the frame that it was at."
+    try: yield
+    except RuntimeError as e:
+        dead = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", str(e))
+        if not dead: raise
+        pids = set(map(int, dead[1].split(",")))
+        files = [str(data.folder.images[data.ids[frame]]) for pid, frame in data.at.tolist() if pid in pids]
+        raise AerialsegError(f"a loader process died at {' and '.join(files) or 'an unknown frame'}, most often for want of "
+                             "memory: set workers=0 or look at that picture; `--resume` goes on from here") from e

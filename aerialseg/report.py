@@ -125,7 +125,7 @@ def make_report(run: Run) -> Path: # of report.html
     missing = [f"{n} is missing: this run has not come so far" for n, v in (("metrics.json", metrics), ("history.csv", history),
                ("manifest.json", manifest), ("submission.csv", (run / "submission.csv").exists() or None)) if v is None]
     floors = [{"label": FLOORS[k], "value": number(v), "at": v} for k, v in metrics["floors"].items()] if metrics else []
-    shown = [("Recipe", vars(run.recipe))] + ([(k.capitalize(), manifest[k]) for k in ("machine", "packages", "code", "data", "seconds") if manifest[k]]
+    shown = [("Recipe", vars(run.recipe))] + ([(k.capitalize(), manifest[k]) for k in ("machine", "packages", "code", "data", "cost", "seconds") if manifest.get(k)]
                                               if manifest else [])
     page = jinja2.Environment(autoescape=True).from_string(PAGE).render(
         name=run.folder.name, style=STYLE, recipe=run.recipe, fingerprint=run.recipe.fingerprint, missing=missing,

@@ -21,7 +21,7 @@ import aerialseg
 from .core import (AerialsegError, Run, atomic_path, create_run, explain_os, load_json, load_recipe, locked, make_recipe,
                             remove, save_json, sweep)
 from .folder import open_folder
-from .manifest import write_manifest
+from .manifest import begin_manifest, data_files, write_manifest
 from .report import make_report
 
 # %% ../nbs/11_runner.ipynb #11-run-007
@@ -182,6 +182,7 @@ def run_series(
     notebooks: Path | None = None,      # folder of the series; None: the project's
     say=print,                          # where the lines go
     live: bool = True,                  # let progress bars through
+    rehash: bool = False,               # read all data files again, whatever their size and time say
     lessons: bool = True,               # also the notebooks without parameters, which explain but do not take part
 ) -> Run:
     "Execute every numbered notebook in order into runs/NAME, then write manifest and report."
@@ -191,14 +192,15 @@ def run_series(
     taken = f"another process is at work on {asked.folder}: wait for it, or choose another --name"
     with locked(asked.folder.with_name(f".{asked.folder.name}.lock"), taken), stoppable():
         run = prepare(asked, resume, overwrite)
-        run_notebooks(run, parameters, say, live)
+        run_notebooks(run, parameters, say, live, rehash)
         remove(former(run.folder))
     return run
 
 # %% ../nbs/11_runner.ipynb #11-run-905
-def run_notebooks(run: Run, parameters: dict[Path, dict], say=print, live: bool = True) -> None:
+def run_notebooks(run: Run, parameters: dict[Path, dict], say=print, live: bool = True, rehash: bool = False) -> None:
     "Execute the notebooks that are not done, one after the other; then manifest and report."
     paths = list(parameters)
+    for change in begin_manifest(run, rehash): say(f"note: {change}")
     done = load_json(run / "notebooks/done.json") if (run / "notebooks/done.json").exists() else {}
     for k, path in enumerate(paths, 1):
         if done.get(path.stem, {}).get("stamp") == stamp(path, run) and (run / "notebooks" / path.name).exists():
@@ -208,6 +210,7 @@ def run_notebooks(run: Run, parameters: dict[Path, dict], say=print, live: bool 
         start = time.perf_counter()
         nb = run_notebook(path, run / "notebooks" / path.name, parameters[path], live)
         if parameters[path]: check_ran(nb, run, path.stem)
+        if not (run / "data_files.csv").exists(): data_files(run)       # built-in scenes are there only now
         done[path.stem] = {"stamp": stamp(path, run), "seconds": round(time.perf_counter() - start, 2)}
         save_json(done, run / "notebooks/done.json")
         say(f"[{k:2d}/{len(paths)}] {path.stem:18s} {done[path.stem]['seconds']:6.1f} s")

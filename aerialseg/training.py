@@ -27,10 +27,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.std import tqdm
 
 from .augmentation import make_transform
-from .core import (IGNORE_INDEX, AerialsegError, Recipe, Run, Taxonomy, atomic_path, load_table, pick_device,
-                            progress, save_json, save_table, seed_everything)
+from .core import (IGNORE_INDEX, AerialsegError, Recipe, Run, Taxonomy, atomic_path, be_repeatable, load_table,
+                            pick_device, progress, save_json, save_table, seed_everything)
 from .folder import DataFolder, open_folder
-from .loading import make_loader
+from .loading import make_loader, watched_workers
 from .metrics import class_iou, count_table, mean_dice, miou
 from .model import model_for, predict_logits, save_model
 from .prediction import predict_probs
@@ -107,6 +107,7 @@ class Trainer:
         self.valid_ids = list(split.ImageID[split.split == "valid"])
         seed_everything(r.seed)
         AcceleratorState._reset_state()      # accelerate allows one precision a process; a notebook may try another
+        be_repeatable(self.device)
         self.accelerator = Accelerator(mixed_precision=pick_precision(r, self.device), cpu=self.device == "cpu",
             log_with="tensorboard",
             project_config=ProjectConfiguration(project_dir=str(run.folder), logging_dir=str(run.folder)))
@@ -264,7 +265,7 @@ def fit(t: Trainer) -> None:
     "Train until the last epoch or until patience ends; every epoch leaves a row and a checkpoint."
     r, per_epoch = t.recipe, len(t.loader)
     with tqdm(total=r.epochs * per_epoch, initial=t.epoch * per_epoch, desc="train", leave=False, mininterval=0.5,
-              dynamic_ncols=True) as bar:
+              dynamic_ncols=True) as bar, watched_workers(t.loader.dataset):
         while t.epoch < r.epochs and not (r.patience and t.stale >= r.patience):
             start = time.perf_counter()
             loss = train_epoch(t, bar)

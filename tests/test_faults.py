@@ -4,6 +4,8 @@
 and must end with the files of a run that was never stopped."""
 import hashlib
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,7 +177,51 @@ def test_two_runs_of_one_name(whole, work, tmp_path):
     wait_for(lambda: (tmp_path / "runs/tiny/recipe.json").exists())
     code, said = end(start(tmp_path, work, "--resume"))
     assert code == 2 and "another process is at work on runs/tiny" in said and "Traceback" not in said
-    other = start(tmp_path, work, "--name", "other")                              # wants the same scenes at the same time
+    # another name wants the same scenes at the same time; and without loader processes it must find the same
+    other = start(tmp_path, work, "--name", "other", settings=[s for s in SMALL if "workers" not in s] + ["workers=0"])
     assert [end(first)[0], end(other)[0]] == [0, 0]
-    assert contents(tmp_path) == contents(whole)
-    assert {k: v for k, v in contents(tmp_path, "runs/other").items() if "submission" in k}.items() <= contents(whole).items()
+    names = {"run/recipe.json", "run/model/aerialseg.json"}       # hold the setting
+    known = contents(whole)
+    assert {k: v for k, v in contents(tmp_path).items() if "other" not in k} == known
+    alone = contents(tmp_path, "runs/other")
+    assert known.keys() == alone.keys() and {k for k, v in known.items() if alone[k] != v} == names
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    "A copy of the finished run to harm; copied times keep the data's hashes valid."
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_verify_finds_the_one_changed_file(copy, work, aerialseg):
+    submission = copy / "runs/tiny/submission.csv"
+    submission.write_text(re.sub(r"(_\d+),\d[\d ]+$", r"\1,", submission.read_text(), count=1, flags=re.M))    # one row emptied
+    done = aerialseg("verify", "runs/tiny", "--keep", "--notebooks", work, cwd=copy)
+    verdicts = dict(re.findall(r"^(\w+) +(equal|DIFFERENT)", done.stdout, re.M))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert verdicts == dict.fromkeys(["split", "history", "weights", "counts", "metrics"], "equal") | {"submission": "DIFFERENT"}
+    beside = aerialseg("compare", "runs/tiny", "runs/tiny.again", cwd=copy)
+    assert beside.returncode == 0 and "same recipe, data and environment" in beside.stdout
+    assert len(re.findall(r"difference \+0.0000, 95 % interval (\+0.0000 to \+0.0000|\+nan to \+nan)", beside.stdout)) == 2
+
+
+def test_resuming_on_other_data_or_with_another_recipe_is_refused(copy, work):
+    import json
+    victim = sorted(copy.glob("data/scenes/*/masks/masks/*.png"))[0]
+    kept = victim.read_bytes()
+    victim.write_bytes(kept + b" ")
+    code, said = end(start(copy, work, "--resume"))
+    assert code == 2 and victim.name in said and "put them back" in said and "Traceback" not in said
+    victim.write_bytes(kept)
+    recipe, manifest = copy / "runs/tiny/recipe.json", copy / "runs/tiny/manifest.json"
+    recipe.write_text(recipe.read_text().replace('"seed": 0', '"seed": 1'))
+    code, said = end(start(copy, work, "--resume", "--set", "seed=1"))
+    assert code == 2 and "recipe.json" in said and "seed" in said
+    recipe.write_text(recipe.read_text().replace('"seed": 1', '"seed": 0'))
+    old = json.loads(manifest.read_text())
+    old["packages"]["numpy"], old["machine"]["threads"] = "0.9", 77
+    manifest.write_text(json.dumps(old))
+    code, said = end(start(copy, work, "--resume"))
+    assert code == 0 and "note: packages.numpy was 0.9" in said and "note: machine.threads was 77" in said
+    assert len(json.loads(manifest.read_text())["changed"]) == 2
