@@ -40,7 +40,7 @@ def load_small(folder: DataFolder, ImageID: str) -> np.ndarray: # (h,w,3) uint8 
     path = folder.images[ImageID]
     with open_picture(path) as picture:
         picture.draft("RGB", (SIDE, SIDE))
-        return np.array(decode(picture, path).convert("RGB"))
+        return np.array(decode(picture, path, "RGB"))
 
 # %% ../nbs/02b_duplicates.ipynb #02b-du-020
 def hash_folder(folder: DataFolder, ids: list[str]) -> np.ndarray: # (N,) uint64

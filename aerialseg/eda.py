@@ -23,7 +23,8 @@ def class_pixels(
     n_classes: int,
 ) -> np.ndarray: # (C,) int64
     "Pixels of each class; ids that are no class (IGNORE_INDEX) are left out."
-    return np.bincount(mask.ravel(), minlength=n_classes)[:n_classes]
+    parts = np.array_split(mask.ravel(), 1 + mask.size // 2**22)     # bincount turns each pixel into eight bytes
+    return sum(np.bincount(p, minlength=n_classes)[:n_classes] for p in parts)
 
 # %% ../nbs/03_eda.ipynb #03-eda-015
 CHANNELS = ["red", "green", "blue"]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SAMPLE', 'TRIED', 'LEAST', 'Seen', 'see_frame', 'Evaluation', 'load_run_model', 'see_frames', 'mean_interval',
            'presence_report', 'calibration_report', 'tta_report', 'make_metrics', 'evaluate', 'final_predict',
-           'boundary_f', 'reliability', 'fit_temperature', 'apply_presence', 'fit_presence']
+           'presence_thresholds', 'boundary_f', 'reliability', 'fit_temperature', 'apply_presence', 'fit_presence']
 
 # %% ../nbs/09_evaluation.ipynb #09-eva-004
 from dataclasses import dataclass
@@ -154,7 +154,7 @@ def make_metrics(ev: Evaluation) -> dict:
 # %% ../nbs/09_evaluation.ipynb #09-eva-022
 def evaluate(run: Run) -> Evaluation:
     "Predict the validation frames; write counts.npz, metrics.json and postprocess.json."
-    folder, split = open_folder(run.data, run.recipe.taxonomy), load_table(run / "split.csv")
+    folder, split = open_folder(run.data, run.recipe.taxonomy), load_table(run / "split.csv", ["ImageID", "split", "group"])
     valid = split[split.split == "valid"]
     if not len(valid):
         raise AerialsegError(f"{run / 'split.csv'} has no validation frames: raise valid_share and split again")
@@ -183,6 +183,13 @@ def final_predict(
     device: str = "cpu",
 ) -> np.ndarray:             # (H,W) uint8 ids
     "The final prediction of an image: probabilities by the recipe, argmax, presence thresholds."
+    thresholds = presence_thresholds(postprocess)      # a temperature changes no argmax
     probs = predict_probs(model, image, recipe, device)
-    thresholds = list(postprocess.get("presence", {}).values())   # in the order of ids; a temperature changes no argmax
-    return apply_presence(probs, np.array(thresholds)) if thresholds else probs.argmax(0).astype(np.uint8)
+    return apply_presence(probs, thresholds) if len(thresholds) else probs.argmax(0).astype(np.uint8)
+
+def presence_thresholds(postprocess: dict) -> np.ndarray: # (C,) in the order of ids; empty for none
+    "The thresholds of a postprocess.json, which somebody may have edited."
+    presence = postprocess.get("presence", {}) if isinstance(postprocess, dict) else None
+    if not isinstance(presence, dict) or not all(type(v) in (int, float) and 0 <= v <= 1 for v in presence.values()):
+        raise AerialsegError("postprocess.json must hold {\"presence\": {class: share from 0 to 1}}: evaluate this model again")
+    return np.array(list(presence.values()), float)

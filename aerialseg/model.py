@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['ARCHS', 'OFFLINE', 'conv_block', 'SmallUNet', 'predict_logits', 'offline_weights', 'decoder_shape', 'make_model',
-           'explain', 'load_encoder', 'model_for', 'save_model', 'make_parent', 'load_model']
+           'explain', 'load_encoder', 'model_for', 'save_model', 'make_parent', 'load_info', 'load_weights',
+           'load_model']
 
 # %% ../nbs/06_model.ipynb #06-mod-003
-import importlib.util, os, tempfile
+import importlib.util, os, re, tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,7 +21,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .core import AerialsegError, Recipe, Taxonomy, atomic_path, load_json, save_json
+from .core import (AerialsegError, Recipe, Taxonomy, atomic_path, check_file, check_setting, load_json, one_line,
+                            save_json)
 
 # %% ../nbs/06_model.ipynb #06-mod-007
 def conv_block(c_in: int, c_out: int) -> nn.Sequential: # (B,c_in,H,W) -> (B,c_out,H,W)
@@ -104,7 +107,7 @@ def make_model(
     in_timm = encoder.startswith("tu-") and timm.is_model(encoder.removeprefix("tu-").split(".")[0])
     if not in_timm and encoder not in smp.encoders.encoders:
         near = get_close_matches(encoder, [*smp.encoders.encoders, *(f"tu-{m}" for m in timm.list_models())], 3)
-        raise AerialsegError(f"there is no encoder {encoder!r}" + (f": did you mean {' or '.join(near)}?" if near else ""))
+        raise AerialsegError(f"there is no encoder '{one_line(encoder)}'" + (f": did you mean {' or '.join(near)}?" if near else ""))
     offline = weights == "imagenet" and encoder in OFFLINE
     download = None if offline or weights == "none" else "imagenet"
     try: model = smp.create_model(arch, encoder, download, classes=n_classes,
@@ -121,7 +124,7 @@ def explain(arch: str, encoder: str, weights: str, error: Exception) -> Aerialse
     if weights == "imagenet" and any(w in words for w in signs):
         return AerialsegError(f"the ImageNet weights of encoder={encoder} are not on this machine and can't be downloaded: "
                               f"connect once, or set encoder={next(iter(OFFLINE))} (weights come with pip), or weights=none")
-    return AerialsegError(f"arch={arch} can't be built on encoder={encoder}: {str(error).splitlines()[0]}")
+    return AerialsegError(f"arch={arch} can't be built on encoder={one_line(encoder)}: {one_line(error)}")
 
 def load_encoder(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
     "Put timm weights into an SMP encoder; every tensor of the encoder must be found."
@@ -156,6 +159,42 @@ def make_parent(folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     return folder.parent
 
+# %% ../nbs/06_model.ipynb #06-mod-901
+def load_info(path: str | Path) -> tuple[Taxonomy, dict]: # classes, settings
+    "Read `aerialseg.json`, checked as if it had been typed: a model may come from anybody."
+    info = load_json(path)
+    try: t, r = dict(info["taxonomy"]), dict(info["recipe"])
+    except (KeyError, TypeError, ValueError) as e:
+        raise AerialsegError(f"{path} must hold a taxonomy and a recipe: it is not what aerialseg saved") from e
+    names, colours, texts = t.get("names"), t.get("colours"), lambda v: isinstance(v, list) and all(isinstance(s, str) for s in v)
+    if not (texts(names) and texts(colours) and 2 <= len(set(names)) == len(names) == len(colours) <= 255
+            and all(re.fullmatch("#[0-9a-fA-F]{6}", c) for c in colours)):
+        raise AerialsegError(f"{path} must name 2 to 255 different classes, each with a colour like #0082c8")
+    channels = r.get("decoder_channels")
+    whole = isinstance(channels, list) and all(type(c) is int for c in channels)
+    r["decoder_channels"] = tuple(channels) if whole else channels
+    try:
+        for name in ("arch", "encoder", "decoder_channels"): check_setting(name, r.get(name))
+    except AerialsegError as e: raise AerialsegError(f"{path}: {e}") from e
+    return Taxonomy(str(t.get("name")), tuple(names), tuple(colours)), r
+
+# %% ../nbs/06_model.ipynb #06-mod-902
+def load_weights(path: str | Path, build: Callable[[], nn.Module]) -> dict[str, torch.Tensor]: # build: makes the network
+    "The tensors of a safetensors file, once it is clear that they are the network's."
+    want = None
+    try:    # on torch's device meta a network has shapes but takes no memory, however large its settings
+        with torch.device("meta"): want = {k: v.shape for k, v in build().state_dict().items()}
+    except AerialsegError: pass      # a few encoders can't be built there; the real network will tell
+    try: state = load_file(check_file(path, 2**34))
+    except AerialsegError: raise
+    except Exception as e: raise AerialsegError(f"{Path(path).name} is damaged or no safetensors file ({one_line(e)})") from e
+    if want is not None and want != {k: v.shape for k, v in state.items()}:
+        odd = sorted(set(want) ^ set(state)) or [k for k in want if want[k] != state[k].shape]
+        raise AerialsegError(f"{Path(path).name} is damaged or of another model: {one_line(odd[0])} differs")
+    if not all(v.isfinite().all() for v in state.values()):
+        raise AerialsegError(f"{Path(path).name} holds weights that are not finite numbers")
+    return state
+
 # %% ../nbs/06_model.ipynb #06-mod-034
 def load_model(folder: str | Path) -> tuple[nn.Module, Taxonomy, dict]: # model in eval mode, taxonomy, recipe's settings
     "Read what `save_model` wrote; only safetensors, never a pickle."
@@ -164,12 +203,12 @@ def load_model(folder: str | Path) -> tuple[nn.Module, Taxonomy, dict]: # model 
         if not (folder / name).exists():
             raise AerialsegError(f"{folder / name} is missing: {folder} is not a model that aerialseg saved; "
                                  "train one with `aerialseg run`")
-    info = load_json(folder / "aerialseg.json")
-    taxonomy = Taxonomy(info["taxonomy"]["name"], tuple(info["taxonomy"]["names"]), tuple(info["taxonomy"]["colours"]))
-    r = info["recipe"]
-    model = make_model(r["arch"], r["encoder"], "none", taxonomy.n_classes, tuple(r["decoder_channels"]))
-    try: model.load_state_dict(load_file(folder / "model.safetensors"))
-    except Exception as e:
-        raise AerialsegError(f"{folder / 'model.safetensors'} is damaged or of another model "
-                             f"({str(e).splitlines()[0]}): train again") from e
+    taxonomy, r = load_info(folder / "aerialseg.json")
+    build = lambda: make_model(r["arch"], r["encoder"], "none", taxonomy.n_classes, r["decoder_channels"])
+    try:
+        state = load_weights(folder / "model.safetensors", build)
+        model = build()
+        model.load_state_dict(state)
+    except (AerialsegError, RuntimeError) as e:
+        raise AerialsegError(f"{folder}: {one_line(e, 300)}: train again, or copy the whole folder again") from e
     return model.eval(), taxonomy, r

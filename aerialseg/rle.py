@@ -13,7 +13,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from .core import AerialsegError
+from .core import AerialsegError, one_line
 from .metrics import mean_dice
 
 # %% ../nbs/09b_rle.ipynb #09b-rl-006
@@ -50,10 +50,11 @@ def parse_rle(
     "Read run lengths; `AerialsegError` says what is wrong with the first that can't be right."
     text = "" if rle is None or rle != rle else str(rle).strip()
     if not text: return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    if not re.fullmatch(r"[0-9]{1,18}(\s+[0-9]{1,18})*", text, re.ASCII):
-        bad = next((t for t in text.split() if not re.fullmatch("[0-9]{1,18}", t, re.ASCII)), text[:20])
-        raise AerialsegError(f"{bad!r} is not a whole number: write runs as 'start length start length'")
-    values = np.array(text.split(), np.int64)
+    numbers = text.split()
+    if re.search(r"[^0-9\s]", text, re.ASCII) or max(map(len, numbers)) > 18:      # 18 digits fit into 64 bits
+        bad = next((t for t in numbers if not re.fullmatch("[0-9]{1,18}", t, re.ASCII)), text)
+        raise AerialsegError(f"'{one_line(bad, 40)}' is not a whole number: write runs as 'start length start length'")
+    values = np.array(numbers, np.int64)
     if len(values) % 2: raise AerialsegError(f"{len(values)} numbers don't make pairs of start and length")
     starts, lengths = values[0::2] - 1, values[1::2]
     ends = starts + lengths
