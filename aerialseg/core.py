@@ -223,7 +223,7 @@ class Recipe:
     weight_decay: float = 1e-2
     schedule: str = "onecycle"        # onecycle, constant
     warmup_share: float = 0.2         # onecycle: share of the steps that climb
-    batch: int = 8                    # images a step and device, before accumulation
+    batch: int = 8                    # images a step, over all devices, before accumulation
     accumulate: int = 1               # steps whose gradients are added up
     epochs: int = 4
     patience: int = 0                 # epochs without a gain before stopping; 0: never
