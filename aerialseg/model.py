@@ -159,7 +159,7 @@ def make_parent(folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     return folder.parent
 
-# %% ../nbs/06_model.ipynb #06-mod-901
+# %% ../nbs/06_model.ipynb #06-mod-903
 def load_info(path: str | Path) -> tuple[Taxonomy, dict]: # classes, settings
     "Read `aerialseg.json`, checked as if it had been typed: a model may come from anybody."
     info = load_json(path)
@@ -178,7 +178,7 @@ def load_info(path: str | Path) -> tuple[Taxonomy, dict]: # classes, settings
     except AerialsegError as e: raise AerialsegError(f"{path}: {e}") from e
     return Taxonomy(str(t.get("name")), tuple(names), tuple(colours)), r
 
-# %% ../nbs/06_model.ipynb #06-mod-902
+# %% ../nbs/06_model.ipynb #06-mod-904
 def load_weights(path: str | Path, build: Callable[[], nn.Module]) -> dict[str, torch.Tensor]: # build: makes the network
     "The tensors of a safetensors file, once it is clear that they are the network's."
     want = None

@@ -18,7 +18,7 @@ import psutil
 from nbclient.exceptions import DeadKernelError
 
 import aerialseg
-from .core import (AerialsegError, Run, atomic_path, create_run, explain_os, load_json, load_recipe, locked, make_recipe,
+from .core import (WHERE, AerialsegError, Run, atomic_path, create_run, explain_os, load_json, load_recipe, locked, make_recipe,
                             remove, save_json, sweep)
 from .folder import open_folder
 from .manifest import begin_manifest, data_files, write_manifest
@@ -162,7 +162,7 @@ def former(folder: Path) -> Path:
 # %% ../nbs/11_runner.ipynb #11-run-021
 def check_same(run: Run, asked) -> Run:
     "Refuse to resume with other settings than the run began with; names them."
-    other = [k for k, v in vars(asked).items() if v != getattr(run.recipe, k) and k not in ("device", "workers")]
+    other = [k for k, v in vars(asked).items() if v != getattr(run.recipe, k) and k not in WHERE]
     if other:
         apart = ", ".join(f"{k}={getattr(run.recipe, k)!r}, not {getattr(asked, k)!r}" for k in other)
         raise AerialsegError(f"{run.folder} began with another recipe ({apart}): repeat its settings, "

@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'CURVES', 'segmentation_loss', 'make_optimizer', 'make_scheduler', 'validate', 'pick_precision',
            'Trainer', 'update', 'stop_if_not_finite', 'windows', 'pieces', 'gradients', 'is_out_of_memory',
-           'gradients_in_memory', 'train_epoch', 'last_scores', 'save_checkpoint', 'load_checkpoint', 'peak_memory_mb',
-           'judge', 'fit', 'train', 'plot_loss', 'plot_scores', 'plot_class_iou', 'find_lr']
+           'gradients_in_memory', 'train_epoch', 'last_scores', 'save_checkpoint', 'load_checkpoint',
+           'validate_together', 'peak_memory_mb', 'judge', 'fit', 'train', 'plot_loss', 'plot_scores', 'plot_class_iou',
+           'find_lr']
 
 # %% ../nbs/08_training.ipynb #08-tra-004
 import copy, gc, math, resource, time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +23,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import ProjectConfiguration, broadcast, gather_object
 from accelerate.utils.memory import should_reduce_batch_size
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.std import tqdm
@@ -113,14 +115,21 @@ class Trainer:
             project_config=ProjectConfiguration(project_dir=str(run.folder), logging_dir=str(run.folder)))
         model = model_for(r, self.taxonomy.n_classes)
         model = model.to(memory_format=torch.channels_last) if r.channels_last else model
-        loader = make_loader(run, "train", make_transform(r, train=True))
+        loader = make_loader(Run(run.folder, self.share(r)), "train", make_transform(r, train=True))
+        if own := self.accelerator.process_index: torch.manual_seed(r.seed + own)      # another dropout on each device
         self.model, self.optimizer, self.loader = self.accelerator.prepare(model, make_optimizer(model, r), loader)
         self.steps = r.epochs * -(-len(self.loader) // r.accumulate)
         self.scheduler = make_scheduler(self.optimizer, r, self.steps)
         self.ema = AveragedModel(self.accelerator.unwrap_model(self.model), use_buffers=True,
                                  multi_avg_fn=get_ema_multi_avg_fn(r.ema)) if r.ema else None
         self.epoch, self.best, self.stale, self.history = 0, -np.inf, 0, []
-        self.micro, self.skipped, self.in_a_row = r.batch, 0, 0      # images at a time; steps without an update
+        self.micro, self.skipped, self.in_a_row = self.share(r).batch, 0, 0      # images at a time; steps without an update
+
+    def share(self, r: Recipe) -> Recipe:
+        "The recipe for one of several devices: its share of each batch."
+        n = self.accelerator.num_processes
+        if r.batch % n: raise AerialsegError(f"setting batch={r.batch} can't be shared by {n} processes: take a multiple of {n}")
+        return replace(r, batch=r.batch // n)
 
     @property
     def judged(self) -> torch.nn.Module:
@@ -243,6 +252,19 @@ def load_checkpoint(t: Trainer) -> bool: # whether there was one
     if s.get("cuda_rng") is not None: torch.cuda.set_rng_state(s["cuda_rng"].cpu())
     return True
 
+# %% ../nbs/08_training.ipynb #08-tra-913
+def validate_together(t: Trainer) -> tuple[np.ndarray, float]: # counts (N,C,3) in the order of valid_ids, mean loss
+    "`validate`, shared by all processes: each takes every n-th frame, and each frame counts once."
+    n, own = t.accelerator.num_processes, t.accelerator.process_index
+    if n == 1: return validate(t.judged, t.folder, t.valid_ids, t.recipe, t.device)
+    mine = t.valid_ids[own::n]
+    for b in t.judged.buffers(): broadcast(b)      # each device kept statistics of its own share: the first one's count
+    found = [validate(t.judged, t.folder, mine, t.recipe, t.device)] if mine else []
+    parts = gather_object([(own, *f) for f in found])
+    counts = np.zeros((len(t.valid_ids), t.taxonomy.n_classes, 3), np.int64)
+    for rank, part, _ in parts: counts[rank::n] = part
+    return counts, float(np.average([loss for *_, loss in parts], weights=[len(part) for _, part, _ in parts]))
+
 # %% ../nbs/08_training.ipynb #08-tra-030
 def peak_memory_mb(device: str) -> float:
     "Peak memory so far: of the allocator on CUDA, of the process elsewhere."
@@ -251,24 +273,24 @@ def peak_memory_mb(device: str) -> float:
 
 def judge(t: Trainer, row: dict) -> None:
     "Validate, add the scores to the epoch's row, keep the model if it is the best so far."
-    counts, loss = validate(t.judged, t.folder, t.valid_ids, t.recipe, t.device)
+    counts, loss = validate_together(t)
     row |= {"valid_loss": loss, "mean_dice": mean_dice(counts), "miou": miou(counts)}
     row |= {f"iou_{name}": float(v) for name, v in zip(t.taxonomy.names, class_iou(counts))}
     score = -row["valid_loss"] if t.recipe.monitor == "valid_loss" else row[t.recipe.monitor]
     t.stale = 0 if score > t.best else t.stale + t.recipe.valid_every
     if score > t.best:
         t.best = score
-        save_model(t.judged, t.run / "model", t.taxonomy, t.recipe)
+        if t.accelerator.is_main_process: save_model(t.judged, t.run / "model", t.taxonomy, t.recipe)
 
 # %% ../nbs/08_training.ipynb #08-tra-032
 def fit(t: Trainer) -> None:
     "Train until the last epoch or until patience ends; every epoch leaves a row and a checkpoint."
     r, per_epoch = t.recipe, len(t.loader)
     with tqdm(total=r.epochs * per_epoch, initial=t.epoch * per_epoch, desc="train", leave=False, mininterval=0.5,
-              dynamic_ncols=True) as bar, watched_workers(t.loader.dataset):
+              dynamic_ncols=True, disable=not t.accelerator.is_main_process) as bar, watched_workers(t.loader.dataset):
         while t.epoch < r.epochs and not (r.patience and t.stale >= r.patience):
             start = time.perf_counter()
-            loss = train_epoch(t, bar)
+            loss = float(t.accelerator.reduce(torch.tensor(train_epoch(t, bar), device=t.accelerator.device), "mean"))
             seconds = time.perf_counter() - start
             row = {"epoch": t.epoch + 1, "train_loss": loss, "lr": t.scheduler.get_last_lr()[-1], "seconds": seconds,
                    "images_per_s": per_epoch * r.batch / seconds, "peak_memory_mb": peak_memory_mb(t.device),
@@ -276,6 +298,7 @@ def fit(t: Trainer) -> None:
             if (t.epoch + 1) % r.valid_every == 0 or t.epoch + 1 == r.epochs: judge(t, row)
             t.epoch += 1
             t.history.append(row)
+            if not t.accelerator.is_main_process: continue         # only one process writes
             save_checkpoint(t)
             save_table(pd.DataFrame(t.history), t.run / "history.csv")
             t.accelerator.log({k: v for k, v in row.items() if np.isfinite(v)}, step=t.epoch)
@@ -284,12 +307,13 @@ def fit(t: Trainer) -> None:
 def train(run: Run) -> pd.DataFrame: # the history
     "Train the run's model, going on from its checkpoint if there is one; writes model/, history.csv, curves, logs."
     t = Trainer(run)
-    if load_checkpoint(t):      # it may have been killed between this file and the next: the checkpoint knows more
+    if load_checkpoint(t) and t.accelerator.is_main_process:      # it may have been killed between this file and the next: the checkpoint knows more
         save_table(pd.DataFrame(t.history), run / "history.csv")
     told = ("profile", "arch", "encoder", "lr", "batch", "height", "width", "augmentation")
     t.accelerator.init_trackers("tensorboard", {k: getattr(run.recipe, k) for k in told})
     fit(t)
     t.accelerator.end_training()
+    if not t.accelerator.is_main_process: return pd.DataFrame(t.history)
     history = load_table(run / "history.csv")
     for name, draw in CURVES.items():
         fig = draw(history, t.taxonomy)
