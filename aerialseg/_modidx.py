@@ -57,6 +57,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'aerialseg.cli.predict': ('cli.html#predict', 'aerialseg/cli.py'),
                                'aerialseg.cli.run': ('cli.html#run', 'aerialseg/cli.py'),
                                'aerialseg.cli.scenes': ('cli.html#scenes', 'aerialseg/cli.py'),
+                               'aerialseg.cli.train': ('cli.html#train', 'aerialseg/cli.py'),
                                'aerialseg.cli.verify': ('cli.html#verify', 'aerialseg/cli.py')},
             'aerialseg.compare': { 'aerialseg.compare.compare_origins': ('compare.html#compare_origins', 'aerialseg/compare.py'),
                                    'aerialseg.compare.compare_results': ('compare.html#compare_results', 'aerialseg/compare.py'),

@@ -13,6 +13,7 @@ from pathlib import Path
 import jinja2
 
 from .core import AerialsegError, Run, atomic_path, load_json, load_table
+from .expected import check_expected
 
 # %% ../nbs/10c_report.ipynb #10c-re-006
 STYLE = """
@@ -44,6 +45,9 @@ PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name=
 <div class="bar"><u style="left:{{ 100*f.at }}%"></u></div><span class="soft">a floor: what needs no model</span></div>{% endfor %}</div>
 <p class="soft">{{ definitions }}</p>{% endif %}
 {% for m in missing %}<p>⚠ {{ m }}</p>{% endfor %}
+{% if expected %}<h2>Where this recipe should land</h2><div class="scroll"><table><tr><th>score</th><th>this run</th><th>95 % of runs with another seed</th>
+<th></th></tr>{% for e in expected %}<tr><td>{{ e.score.replace('_', ' ') }}</td><td>{{ '%.3f' % e.value }}</td><td>{{ '%.3f to %.3f' % (e.low, e.high) }}</td>
+<td>{{ '✓' if e.inside else '✗ outside' }}</td></tr>{% endfor %}</table></div><p class="soft">From {{ expected[0].seeds }} seeds, everything drawn anew.</p>{% endif %}
 {% if classes %}<h2>Class by class</h2><div class="scroll"><table><tr><th>class</th><th>IoU</th><th>Dice</th><th>share of pixels</th>
 <th>in images</th></tr>{% for c in classes %}<tr><td><span class="dot" style="background:{{ c.colour }}"></span>{{ c.name }}</td><td>{{ c.iou }}</td>
 <td>{{ c.dice }}</td><td>{{ c.pixels }}</td><td>{{ c.images }}</td></tr>{% endfor %}</table></div>
@@ -147,5 +151,5 @@ def render(run: Run) -> str: # HTML
         scores=score_cards(metrics) if metrics else [], floors=floors, classes=class_rows(metrics, colours) if metrics else [],
         definitions=" · ".join(f"{k}: {v['definition']}" for k, v in metrics["scores"].items()) + f". {metrics['images']} frames in {metrics['groups']} groups."
         if metrics else "", absent=", ".join(metrics["absent"]) if metrics else "", sections=figure_sections(run / "figures"),
-        split=audit["split"] if audit else {}, advice=advise(metrics, history, audit), provenance=shown,
+        split=audit["split"] if audit else {}, expected=check_expected(run).to_dict("records"), advice=advise(metrics, history, audit), provenance=shown,
         notebooks=sorted(p.name for p in (run / "notebooks").glob("[0-9]*.ipynb")))

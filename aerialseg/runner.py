@@ -20,6 +20,7 @@ from nbclient.exceptions import DeadKernelError
 import aerialseg
 from .core import (WHERE, AerialsegError, Run, atomic_path, create_run, explain_os, load_json, load_recipe, locked, make_recipe,
                             remove, save_json, sweep)
+from .expected import check_expected, expected_lines
 from .folder import open_folder
 from .manifest import begin_manifest, data_files, write_manifest
 from .report import make_report
@@ -216,3 +217,4 @@ def run_notebooks(run: Run, parameters: dict[Path, dict], say=print, live: bool 
         say(f"[{k:2d}/{len(paths)}] {path.stem:18s} {done[path.stem]['seconds']:6.1f} s")
     write_manifest(run, {n: d["seconds"] for n, d in done.items()})
     make_report(run)
+    for line in expected_lines(check_expected(run)): say(line)
