@@ -3,13 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN_ARGS ?=
 
-.PHONY: help run test docs lab notebooks clean
+.PHONY: help run test docs lab notebooks seeds bench clean
 help:
 	@echo "make run        draw the built-in scenes, run every notebook into runs/demo/, write the report"
 	@echo "                (other data or settings: make run RUN_ARGS='--data DIR --name NAME --set epochs=3')"
 	@echo "make test       nbdev-test on every notebook, pytest, and 'clean and export change nothing'"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make docs       the documentation site, into _docs/"
+	@echo "make seeds      the demo with several seeds: how far scores wander (an hour and more on two cores)"
+	@echo "make bench      time what surrounds the network, against the usual way of doing it"
 	@echo "make notebooks  run every notebook once at the tiny profile and keep its outputs"
 
 .venv/.ready: settings.ini setup.py pyproject.toml constraints.txt
@@ -34,6 +36,12 @@ lab: .venv/.ready
 
 docs: .venv/.ready
 	$(BIN)/python tests/gates.py docs
+
+seeds: .venv/.ready
+	$(BIN)/python bench/seeds.py demo 0 1 2 3 4
+
+bench: .venv/.ready
+	$(BIN)/python bench/around.py
 
 notebooks: .venv/.ready
 	$(BIN)/python tests/gates.py notebooks

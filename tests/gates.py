@@ -71,6 +71,9 @@ def results() -> None:
     import pandas as pd
     (ROOT / "nbs/images").mkdir(exist_ok=True)
     pd.DataFrame(rows).to_csv(ROOT / "nbs/images/results.csv", index=False)
+    from PIL import Image
+    picture = Image.open(Path(sys.argv[2]) / "figures/eval_frames.png").convert("RGB")
+    picture.quantize(128).save(ROOT / "nbs/images/overview.png", optimize=True)
 
 
 def lighten(nb):
@@ -110,7 +113,7 @@ def docs() -> None:
 def test() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"      # two notebooks at a time on two cores: one thread each
     env = {"the notebooks": lambda: sh("nbdev-test", "--n-workers", "2", "--timing"),
-           "the tests": lambda: sh("pytest"),
+           "the tests": lambda: sh("pytest", "-n", "2", "--dist", "loadfile"),
            "clean and export change nothing": unchanged}
     for name, gate in env.items():
         start = time.perf_counter()
