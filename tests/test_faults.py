@@ -95,10 +95,11 @@ def contents(where, run="runs/tiny"):
 before = lambda name: rf"^os.rename \S+ \S*{name}$"                     # the file is written, but not in place
 after = lambda name: rf"^os.remove \S*/\.{name}\.\d+\.tmp"              # second time: the file has just got its name
 KILLS = [  # (n-th event, seconds later, event), in the order of a run
-    (1, 0, before("/recipe.json")), (2, 0, after("recipe.json")),
+    (1, 0, before("/recipe.json")), (2, 0, after("recipe.json")), (1, 0, before("/manifest.json")),
     # scenes
     (1, 0, r"^open \S+/imgs/\d+\.jpg w"), (7, 0, r"^open \S+/masks/\d+\.png w"), (1, 0, before("/classes.csv")),
-    (1, 0, before("-seed0")), (2, 0, after(r"4x3\S+")), (1, 0, before("/01_scenes.ipynb")), (1, 0, before("/done.json")),
+    (1, 0, before("-seed0")), (2, 0, after(r"4x3\S+")), (1, 0, before("/01_scenes.ipynb")), (1, 0, before("/data_files.csv")),
+    (1, 0, before("/done.json")),
     # audit and split
     (5, 0, r"^open \S+/masks/\d+\.png r"), (1, 0, before("/audit.json")), (1, 0, before("/split.csv")), (2, 0, after("split.csv")),
     (2, 0, after("done.json")),
@@ -110,12 +111,12 @@ KILLS = [  # (n-th event, seconds later, event), in the order of a run
     (1, 0, before("/history.csv")), (1, .2, before("/history.csv")), (2, 0, before("/history.csv")), (1, .3, before("/history.csv")),
     (1, 0, before("/last.pt")), (2, 0, after("last.pt")), (1, 0, before("/curve_loss.png")), (1, 0, before("/08_training.ipynb")),
     # evaluation
-    (2, 0, r"^open \S+/masks/\d+\.png r"), (1, 0, before("/counts.npz")), (2, 0, after("counts.npz")), (1, 0, before("/metrics.json")),
-    (2, 0, after("metrics.json")), (1, 0, before("/postprocess.json")), (1, 0, before("/09_evaluation.ipynb")),
+    (2, 0, r"^open \S+/masks/\d+\.png r"), (1, 0, before("/counts.npz")), (1, 0, before("/metrics.json")), (1, 0, before("/postprocess.json")),
+    (1, 0, before("/09_evaluation.ipynb")),
     (1, 0, before("/eval_toy.png")),
-    # submission, manifest, report
+    # submission, manifest (written at every start, too), report
     (2, 0, r"^open \S+/imgs/\d+\.jpg r"), (1, 0, before("/submission.csv")), (2, 0, after("submission.csv")), (1, 0, before("/done.json")),
-    (1, 0, before("/manifest.json")), (2, 0, after("manifest.json")), (1, 0, before("/report.html")), (2, 0, after("report.html")),
+    (2, 0, before("/manifest.json")), (4, 0, after("manifest.json")), (1, 0, before("/report.html")), (2, 0, after("report.html")),
 ]
 
 
