@@ -46,10 +46,10 @@ def work(tmp_path_factory):
     return folder
 
 
-def start(cwd, notebooks, *more, fault="", settings=SMALL):
-    "The real command, with a fault to come."
+def start(cwd, notebooks, *more, fault="", settings=SMALL, alone=""):
+    "The real command, with a fault to come; it kills all processes, or `alone` the one it happens in."
     path = os.pathsep.join(filter(None, [str(HERE / "faults"), os.environ.get("PYTHONPATH")]))
-    env = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": path, "FAULT": fault, "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": path, "FAULT": fault, "FAULT_ALONE": alone, "OMP_NUM_THREADS": "1"}
     env.pop("FAULT_ROOT", None)
     sets = [x for s in settings for x in ("--set", s)]
     return subprocess.Popen([COMMAND, "run", "--profile", "tiny", "--notebooks", str(notebooks), *sets, *more], cwd=cwd, env=env,
@@ -75,9 +75,10 @@ def contents(where, run="runs/tiny"):
     "What must be equal: name -> hash of every file of run and data; times left out, checkpoints by their tensors."
     import torch
     found = {}
-    for path in sorted(p for folder in (where / run, where / "data") for p in folder.rglob("*") if p.is_file()):
+    shown = lambda p, folder: p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)
+    for path in sorted(p for folder in (where / run, where / "data") for p in folder.rglob("*") if shown(p, folder)):
         name, digest = path.relative_to(where).as_posix().replace(run, "run"), hashlib.sha256()
-        if path.suffix in (".ipynb", ".html", ".lock") or path.name in ("done.json", "manifest.json", "data_files.csv"): digest.update(b"")
+        if path.suffix in (".ipynb", ".html") or path.name in ("done.json", "manifest.json", "data_files.csv"): digest.update(b"")
         elif "tensorboard" in name: continue
         elif path.name == "history.csv": digest.update(pd.read_csv(path).drop(columns=TIMES).to_csv().encode())
         elif path.name == "last.pt":
@@ -94,10 +95,11 @@ def contents(where, run="runs/tiny"):
 before = lambda name: rf"^os.rename \S+ \S*{name}$"                     # the file is written, but not in place
 after = lambda name: rf"^os.remove \S*/\.{name}\.\d+\.tmp"              # second time: the file has just got its name
 KILLS = [  # (n-th event, seconds later, event), in the order of a run
-    (1, 0, before("/recipe.json")), (2, 0, after("recipe.json")),
+    (1, 0, before("/recipe.json")), (2, 0, after("recipe.json")), (1, 0, before("/manifest.json")),
     # scenes
     (1, 0, r"^open \S+/imgs/\d+\.jpg w"), (7, 0, r"^open \S+/masks/\d+\.png w"), (1, 0, before("/classes.csv")),
-    (1, 0, before("-seed0")), (2, 0, after(r"4x3\S+")), (1, 0, before("/01_scenes.ipynb")), (1, 0, before("/done.json")),
+    (1, 0, before("-seed0")), (2, 0, after(r"4x3\S+")), (1, 0, before("/01_scenes.ipynb")), (1, 0, before("/data_files.csv")),
+    (1, 0, before("/done.json")),
     # audit and split
     (5, 0, r"^open \S+/masks/\d+\.png r"), (1, 0, before("/audit.json")), (1, 0, before("/split.csv")), (2, 0, after("split.csv")),
     (2, 0, after("done.json")),
@@ -109,12 +111,12 @@ KILLS = [  # (n-th event, seconds later, event), in the order of a run
     (1, 0, before("/history.csv")), (1, .2, before("/history.csv")), (2, 0, before("/history.csv")), (1, .3, before("/history.csv")),
     (1, 0, before("/last.pt")), (2, 0, after("last.pt")), (1, 0, before("/curve_loss.png")), (1, 0, before("/08_training.ipynb")),
     # evaluation
-    (2, 0, r"^open \S+/masks/\d+\.png r"), (1, 0, before("/counts.npz")), (2, 0, after("counts.npz")), (1, 0, before("/metrics.json")),
-    (2, 0, after("metrics.json")), (1, 0, before("/postprocess.json")), (1, 0, before("/09_evaluation.ipynb")),
+    (2, 0, r"^open \S+/masks/\d+\.png r"), (1, 0, before("/counts.npz")), (1, 0, before("/metrics.json")), (1, 0, before("/postprocess.json")),
+    (1, 0, before("/09_evaluation.ipynb")),
     (1, 0, before("/eval_toy.png")),
-    # submission, manifest, report
+    # submission, manifest (written at every start, too), report
     (2, 0, r"^open \S+/imgs/\d+\.jpg r"), (1, 0, before("/submission.csv")), (2, 0, after("submission.csv")), (1, 0, before("/done.json")),
-    (1, 0, before("/manifest.json")), (2, 0, after("manifest.json")), (1, 0, before("/report.html")), (2, 0, after("report.html")),
+    (2, 0, before("/manifest.json")), (4, 0, after("manifest.json")), (1, 0, before("/report.html")), (2, 0, after("report.html")),
 ]
 
 
@@ -225,3 +227,70 @@ def test_resuming_on_other_data_or_with_another_recipe_is_refused(copy, work):
     code, said = end(start(copy, work, "--resume"))
     assert code == 0 and "note: packages.numpy was 0.9" in said and "note: machine.threads was 77" in said
     assert len(json.loads(manifest.read_text())["changed"]) == 2
+
+
+def test_a_dead_loader_process_is_named(copy, work, tmp_path):
+    split = pd.read_csv(copy / "runs/tiny/split.csv", dtype=str)
+    frame = split.ImageID[split.split == "train"].iloc[-1]                        # read by nobody but the loader's worker
+    (copy / "runs/tiny/checkpoint/last.pt").unlink()
+    done = copy / "runs/tiny/notebooks/done.json"
+    done.write_text(re.sub(r'"08_training": \{[^}]+\},', "", done.read_text()))
+    code, said = end(start(copy, work, "--resume", fault=rf"1|0|^open \S+/imgs/{frame}.jpg r", alone="yes"))
+    assert code == 2 and "Traceback" not in said
+    assert f"{frame}.jpg" in said.splitlines()[-1] and "a loader process died" in said and "--resume" in said
+
+
+def test_a_dead_notebook_process_is_named(copy, work, tmp_path):
+    done = copy / "runs/tiny/notebooks/done.json"
+    done.write_text(re.sub(r'"04_dataset": \{[^}]+\},', "", done.read_text()))
+    kept = contents(copy)
+    code, said = end(start(copy, work, "--resume", fault=f"1|0|{before('/audit.json')}", alone="yes"))
+    assert code == 2 and "Traceback" not in said and "04_dataset.ipynb was killed" in said.splitlines()[-1]
+    assert contents(copy) == kept
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    "A file system of its own."
+    place = tmp_path / "small"
+    place.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=460m", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("this machine does not let us mount")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(place, left_kb):
+    "Leave so much room; 0: all of it."
+    with open(place / "filler", "wb") as f:
+        if left_kb: os.posix_fallocate(f.fileno(), 0, shutil.disk_usage(place).free - left_kb * 1024)
+
+
+def test_a_full_disk_loses_nothing(whole, work, small_disk):
+    code, said = end(start(small_disk, work, fault=f"2|0|{after('last.pt')}"))                 # one epoch is safe
+    assert code == -signal.SIGKILL, said
+    kept = contents(small_disk)
+    del kept["run/model/model.safetensors"]             # may be a better one by then: it is renamed before the checkpoint
+    for left_kb in (30_000, 200):           # too little for a checkpoint; hardly anything
+        fill(small_disk, left_kb)
+        code, said = end(start(small_disk, work, "--resume"))
+        assert code == 2 and "Traceback" not in said and "the disk is full" in said.splitlines()[-1], said[-2000:]
+        assert kept.items() <= contents(small_disk).items()
+    fill(small_disk, 0)
+    code, said = end(start(small_disk, work, "--resume"))
+    assert code == 0 and contents(small_disk) == contents(whole)
+    fill(small_disk, 100_000)
+    code, said = end(start(small_disk, work, "--overwrite"))
+    assert code == 2 and "300 MB" in said and contents(small_disk) == contents(whole)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    code, said = end(start(small_disk, work, "--resume"))
+    assert code == 2 and "read-only" in said.splitlines()[-1] and "Traceback" not in said
+    assert contents(small_disk) == contents(whole)
+
+
+def test_an_overwritten_run_waits_for_the_new_one(copy, work, whole):
+    runs = copy / "runs"
+    for fault in (before("/done.json"), before("/recipe.json")):                    # twice, to tempt it
+        code, said = end(start(copy, work, "--overwrite", fault=f"1|0|{fault}"))
+        assert code == -signal.SIGKILL, said
+        assert contents(copy, "runs/.tiny.old") == contents(whole)

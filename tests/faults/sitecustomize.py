@@ -3,7 +3,7 @@ so the command, its kernels and its loader workers all carry the hook, and the p
 
 FAULT="n|seconds|regular expression" kills everything at the n-th audit event of one process that the expression finds
 (https://docs.python.org/3/library/audit_events.html: `open`, `os.rename`, `os.remove` with their paths), or so many
-seconds after it. An audit event comes before the deed."""
+seconds after it. An audit event comes before the deed. With FAULT_ALONE, only that one process dies."""
 import os
 import re
 import signal
@@ -15,6 +15,7 @@ os.environ.setdefault("FAULT_ROOT", str(os.getpid()))      # the first process w
 
 def die():
     "Stop all, then kill all: as near to one moment as it gets."
+    if os.environ.get("FAULT_ALONE"): os.kill(os.getpid(), signal.SIGKILL)
     import psutil
     root = psutil.Process(int(os.environ["FAULT_ROOT"]))
     others = [p for p in (root, *root.children(recursive=True)) if p.pid != os.getpid()]
