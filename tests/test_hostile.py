@@ -19,6 +19,7 @@ from aerialseg.core import LANDCOVER12, create_run, load_table, make_recipe, sav
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     "Every case, run in child processes with limits on time and memory."
+    if not Path("/proc/self/clear_refs").exists(): pytest.skip("memory is measured as Linux does")
     where = tmp_path_factory.mktemp("hostile")
     done = subprocess.run([sys.executable, hostile.__file__, str(where)], capture_output=True, text=True, timeout=900)
     rows = [json.loads(line) for f in where.glob("*.jsonl") for line in f.read_text().splitlines()]
@@ -152,7 +153,7 @@ def test_a_model_without_weights_of_ours_loads_nothing(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists() or os.name != "posix", reason="needs pipes")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
 def test_an_audit_does_not_wait_for_a_pipe(broken):
     from aerialseg.dataset import audit
     path = broken.images[broken.train[0]]
