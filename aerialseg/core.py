@@ -89,9 +89,9 @@ def load_classes(path: str | Path) -> Taxonomy:
         raise AerialsegError(f"{path}: the ids must be 0,1,2,… without a gap, between 2 and {IGNORE_INDEX} of them")
     if df.name.duplicated().any() or (df.name == "").any():
         raise AerialsegError(f"{path}: every class needs a name of its own")
-    # a line break or a terminal code would spoil every table, and a spreadsheet runs what begins like a formula
-    bad = [n for n in df.name if not n.isprintable() or len(n) > 100 or n != n.strip() or n[0] in "=+-@"]
-    if bad: raise AerialsegError(f"{path}: the class name '{one_line(bad[0])}' must be one line of at most 100 signs, without "
+    # line breaks and terminal codes spoil tables, a spreadsheet runs what begins like a formula, matplotlib reads $ as TeX
+    bad = [n for n in df.name if not n.isprintable() or len(n) > 100 or n != n.strip() or n[0] in "=+-@" or "$" in n]
+    if bad: raise AerialsegError(f"{path}: the class name '{one_line(bad[0])}' must be one line of at most 100 signs, without $ or "
                                  "spaces around it, and not begin with = + - @")
     bad = [c for c in df.colour if not re.fullmatch("#[0-9a-fA-F]{6}", c)]
     if bad: raise AerialsegError(f"{path}: the colour '{one_line(bad[0])}' is not of the form #rrggbb")
@@ -195,14 +195,15 @@ def explain_os(text: str) -> str | None: # an error as text; the sentence for it
 # %% ../nbs/00_core.ipynb #00-cor-916
 def load_csv(path: str | Path, what: str, exact: Iterable[str]) -> pd.DataFrame: # what: "a table"; exact: columns kept as text
     "Read a CSV file; `AerialsegError` if it is none, or if its rows don't fit its header."
-    how = dict(dtype=dict.fromkeys(exact, str), encoding="utf-8-sig", keep_default_na=False)
+    how = dict(encoding="utf-8-sig", keep_default_na=False)
     try:
-        names = pd.read_csv(check_file(path), nrows=0, **how).columns
-        df = pd.read_csv(path, na_values={n: ("", "nan", "NaN") for n in names if n not in exact}, **how)
+        names = list(pd.read_csv(check_file(path), header=None, nrows=1, dtype=str, **how).iloc[0])
+        if len(names) > 1000: raise ValueError(f"{len(names)} columns")      # pandas would take minutes to tell them apart
+        df = pd.read_csv(path, dtype=dict.fromkeys(exact, str), na_values={n: ("", "nan", "NaN") for n in names if n not in exact}, **how)
     except (OSError, ValueError) as e: raise AerialsegError(f"{path} can't be read as {what}: {one_line(e)}") from e
     if not isinstance(df.index, pd.RangeIndex):      # pandas takes the first field for a row's name
         raise AerialsegError(f"{path}: its rows have more fields than its header: one name a column, one comma between two")
-    if twice := [name for name in exact if f"{name}.1" in df]:
+    if twice := [name for name in exact if names.count(name) > 1]:
         raise AerialsegError(f"{path} has the column {twice[0]} twice: which one is meant? delete the other")
     return df
 

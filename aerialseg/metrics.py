@@ -79,7 +79,8 @@ def floors(counts: np.ndarray) -> dict[str, float]: # (N,C,3) of any prediction:
     empty = (truth == 0).astype(float)
     top = truth.sum(0).argmax()
     flood = empty.copy()
-    flood[:, top] = 2 * truth[:, top] / (truth.sum(1) + truth[:, top])
+    both = truth.sum(1) + truth[:, top]      # 0 where a frame is ignored as a whole: nothing in it can be wrong
+    flood[:, top] = np.divide(2 * truth[:, top], both, out=np.ones(len(truth)), where=both > 0)
     return {"all_empty": float(empty.mean()), "all_majority": float(flood.mean())}
 
 # %% ../nbs/07_metrics.ipynb #07-met-027

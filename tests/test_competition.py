@@ -21,7 +21,7 @@ def competition_ids():
     if KAGGLE.is_dir():
         return tuple([r["ImageID"] for r in csv.DictReader(open(KAGGLE / f"{p}.csv"))] for p in ("train", "test"))
     rng = random.Random(0)
-    ids = [str(i) for i in rng.sample(range(10**17, 2**64), N_TRAIN + N_TEST)]
+    ids = [str(rng.randrange(10**17, 2**64)) for _ in range(N_TRAIN + N_TEST)]      # no two alike: there are 2^64
     return ids[:N_TRAIN], ids[N_TRAIN:]
 
 
