@@ -42,6 +42,7 @@ seeds: .venv/.ready
 
 bench: .venv/.ready
 	$(BIN)/python bench/around.py
+	$(BIN)/python bench/loader.py
 
 notebooks: .venv/.ready
 	$(BIN)/python tests/gates.py notebooks
