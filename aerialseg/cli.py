@@ -7,6 +7,7 @@ __all__ = ['app', 'main', 'end', 'run', 'verify', 'compare', 'train', 'scenes', 
 
 # %% ../nbs/11b_cli.ipynb #11b-cl-003
 import importlib.util, os, shutil, sys
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,7 @@ def main(args: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try: app(args)
     except AerialsegError as e: end(str(e), 2)
+    except MemoryError: end("the memory is full: close other programs, or lower batch, tile or epoch_images", 2)
     except OSError as e:
         if not explain_os(str(e)): raise
         end(explain_os(str(e)), 2)
@@ -198,6 +200,8 @@ def predict(
     from aerialseg.model import load_model
     from aerialseg.viz import overlay
     recipe = load_recipe(run / "recipe.json")
+    if twice := [s for s, n in Counter(p.stem for p in images).items() if n > 1]:
+        raise AerialsegError(f"two pictures are called {twice[0]}, and so would be their masks: predict them into different folders with --out")
     model, taxonomy, _ = load_model(run / "model")
     post = load_json(run / "postprocess.json") if (run / "postprocess.json").exists() else {}
     device = pick_device(recipe)

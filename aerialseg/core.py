@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['IGNORE_INDEX', 'LANDCOVER12', 'AEROSCAPES', 'TAXONOMIES', 'MOST_BYTES', 'LEFTOVER', 'OS_ERRORS', 'WHERE', 'LIMITS',
-           'PROFILES', 'AerialsegError', 'expect_fail', 'Taxonomy', 'load_classes', 'atomic_path', 'remove',
-           'check_file', 'one_line', 'save_json', 'load_json', 'sweep', 'locked', 'explain_os', 'load_csv',
-           'load_table', 'save_table', 'save_classes', 'Recipe', 'check_setting', 'make_recipe', 'parse_settings',
-           'Run', 'create_run', 'load_recipe', 'open_run', 'need', 'seed_everything', 'make_generator', 'seed_worker',
+           'PROFILES', 'one_line', 'AerialsegError', 'expect_fail', 'Taxonomy', 'load_classes', 'atomic_path', 'remove',
+           'check_file', 'save_json', 'load_json', 'sweep', 'locked', 'explain_os', 'load_csv', 'load_table',
+           'save_table', 'save_classes', 'Recipe', 'check_setting', 'shown', 'make_recipe', 'parse_settings', 'Run',
+           'create_run', 'load_recipe', 'open_run', 'need', 'seed_everything', 'make_generator', 'seed_worker',
            'be_repeatable', 'pick_device', 'pick_workers', 'progress']
 
 # %% ../nbs/00_core.ipynb #00-cor-003
@@ -23,11 +23,17 @@ import pandas as pd
 from tqdm.std import tqdm
 
 # %% ../nbs/00_core.ipynb #00-cor-006
+def one_line(text, most: int = 120) -> str: # most: characters
+    "Any text as one short line for a message: line breaks and terminal codes spelled out, a long middle left out."
+    text = str(text)
+    if len(text) > most: text = f"{text[:most // 2]}…{text[-(most // 2):]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
 class AerialsegError(Exception):
     "Something the user can mend: one sentence that names the file or the setting, and the way out."
     def __init__(self, message: str):
         # a loader's worker process hands its error over with a traceback in front: keep the sentence
-        super().__init__(str(message).rsplit("aerialseg.core.AerialsegError: ", 1)[-1].strip())
+        super().__init__(one_line(str(message).rsplit("aerialseg.core.AerialsegError: ", 1)[-1].strip(), 1000))
 
 # %% ../nbs/00_core.ipynb #00-cor-008
 @contextmanager
@@ -128,13 +134,6 @@ def check_file(path: str | Path, most: int = MOST_BYTES) -> Path: # most: bytes
     if found.st_size > most:
         raise AerialsegError(f"{path} has {found.st_size >> 20:,} MiB, more than {most >> 20:,}: is it the right file?")
     return Path(path)
-
-# %% ../nbs/00_core.ipynb #00-cor-902
-def one_line(text, most: int = 120) -> str: # most: characters
-    "Any text as one short line for a message: line breaks and terminal codes spelled out, a long middle left out."
-    text = str(text)
-    if len(text) > most: text = f"{text[:most // 2]}…{text[-(most // 2):]}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 # %% ../nbs/00_core.ipynb #00-cor-022
 def save_json(obj, path: str | Path) -> None:
@@ -298,7 +297,7 @@ class Recipe:
 
 # %% ../nbs/00_core.ipynb #00-cor-032
 LIMITS = { # setting: its choices, or its lowest and highest value
-    "split": ("random", "group"), "view": ("resize", "crop"), "augmentation": ("none", "source", "strong"),
+    "taxonomy": ("auto", *TAXONOMIES), "split": ("random", "group"), "view": ("resize", "crop"), "augmentation": ("none", "source", "strong"),
     "weights": ("imagenet", "none"), "optimizer": ("adam", "adamw"), "schedule": ("onecycle", "constant"),
     "monitor": ("mean_dice", "miou", "valid_loss"), "precision": ("auto", "fp32", "bf16", "fp16"),
     "tta": ("none", "flip", "d4"), "rle_order": ("row", "column"), "rle_size": ("native", "resized"),
@@ -318,15 +317,20 @@ def check_setting(name: str, value) -> None:
         near = get_close_matches(name, defaults, 3)
         raise AerialsegError(f"there is no setting {name!r}" + (f": did you mean {' or '.join(near)}?" if near
             else f": the settings are {', '.join(defaults)}"))
-    want, limits = type(defaults[name]), LIMITS.get(name)
-    if not isinstance(value, want) or (want is not bool and isinstance(value, bool)):
-        raise AerialsegError(f"setting {name}={value!r} must be of type {want.__name__}, "
-                             f"as in {name}={defaults[name]!r}")
+    want, limits, values = type(defaults[name]), LIMITS.get(name), value if isinstance(value, tuple) else (value,)
+    kinds = (int,) if want is tuple else (want,)
+    if not isinstance(value, want) or any(type(v) not in kinds for v in values):
+        raise AerialsegError(f"setting {name}={shown(value)} must be of type {want.__name__}, as in {name}={defaults[name]!r}")
     if limits is None: return
     if isinstance(limits[0], str):
-        if value not in limits: raise AerialsegError(f"setting {name}={value!r} must be one of {', '.join(limits)}")
-    elif not all(limits[0] <= v <= limits[1] for v in (value if want is tuple else (value,))):
-        raise AerialsegError(f"setting {name}={value!r} must lie between {limits[0]} and {limits[1]}")
+        if value not in limits: raise AerialsegError(f"setting {name}={shown(value)} must be one of {', '.join(limits)}")
+    elif not all(limits[0] <= v <= limits[1] for v in values):
+        raise AerialsegError(f"setting {name}={shown(value)} must lie between {limits[0]} and {limits[1]}")
+
+def shown(value) -> str:
+    "A value as a message shows it."
+    try: return one_line(repr(value))
+    except ValueError: return "a number of thousands of digits"      # Python refuses to write it out
 
 # %% ../nbs/00_core.ipynb #00-cor-035
 PROFILES = {
@@ -345,8 +349,8 @@ PROFILES = {
 # %% ../nbs/00_core.ipynb #00-cor-036
 def make_recipe(profile: str = "tiny", /, **settings) -> Recipe:
     "The profile's recipe with some settings replaced; every name, type and value is checked."
-    if profile not in PROFILES:
-        raise AerialsegError(f"there is no profile {profile!r}: choose one of {', '.join(PROFILES)}")
+    if not isinstance(profile, str) or profile not in PROFILES:
+        raise AerialsegError(f"there is no profile {shown(profile)}: choose one of {', '.join(PROFILES)}")
     for name, value in settings.items(): check_setting(name, value)
     recipe = replace(PROFILES[profile], **settings)
     if recipe.overlap >= recipe.tile:
@@ -477,7 +481,9 @@ def pick_device(recipe: Recipe) -> str:
     import torch
     found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if recipe.device == "auto": return found
-    if recipe.device.split(":")[0] not in ("cpu", found):
+    kind, _, number = recipe.device.partition(":")
+    there = {"cpu": 1, "mps": 1, "cuda": torch.cuda.device_count()}[found] if kind == found else int(kind == "cpu")
+    if not there or number and (not number.isdecimal() or int(number) >= there):
         raise AerialsegError(f"setting device={recipe.device}: this machine offers {found}; use device=auto")
     return recipe.device
 

@@ -27,10 +27,10 @@ def hash_files(
     known: pd.DataFrame | None = None,   # what this function found before
     label: str = "hash",
 ) -> pd.DataFrame:                       # file, bytes, mtime_ns, sha256
-    "SHA-256 of every file below a folder, by name; hidden files are left out. A file of known size and time is not read again."
+    "SHA-256 of every file below a folder, by name; hidden files and links that lead out are left out. A file of known size and time is not read again."
     root, rows = Path(root), []
     before = {} if known is None else {k.file: k for k in known.itertuples()}
-    hidden = lambda p: any(part.startswith(".") for part in p.relative_to(root).parts)
+    hidden = lambda p: any(part.startswith(".") for part in p.relative_to(root).parts) or not p.resolve().is_relative_to(root.resolve())
     for p in progress(sorted(p for p in root.rglob("*") if p.is_file() and not hidden(p)), label):
         name, s = p.relative_to(root).as_posix(), p.stat()
         k = before.get(name)

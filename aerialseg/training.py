@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'CURVES', 'segmentation_loss', 'make_optimizer', 'make_scheduler', 'validate', 'pick_precision',
            'Trainer', 'update', 'stop_if_not_finite', 'windows', 'pieces', 'gradients', 'is_out_of_memory',
-           'gradients_in_memory', 'train_epoch', 'last_scores', 'save_checkpoint', 'load_checkpoint',
+           'gradients_in_memory', 'train_epoch', 'last_scores', 'save_checkpoint', 'load_checkpoint', 'take_up',
            'validate_together', 'peak_memory_mb', 'judge', 'fit', 'train', 'plot_loss', 'plot_scores', 'plot_class_iou',
            'find_lr']
 
@@ -29,8 +29,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.std import tqdm
 
 from .augmentation import make_transform
-from .core import (IGNORE_INDEX, AerialsegError, Recipe, Run, Taxonomy, atomic_path, be_repeatable, load_table,
-                            pick_device, progress, save_json, save_table, seed_everything)
+from .core import (IGNORE_INDEX, AerialsegError, Recipe, Run, Taxonomy, atomic_path, be_repeatable, check_file, load_table,
+                            one_line, pick_device, progress, save_json, save_table, seed_everything)
 from .folder import DataFolder, open_folder
 from .loading import make_loader, watched_workers
 from .metrics import class_iou, count_table, mean_dice, miou
@@ -105,7 +105,7 @@ class Trainer:
     def __init__(self, run: Run):
         r = self.recipe = run.recipe
         self.run, self.folder, self.device = run, open_folder(run.data, r.taxonomy), pick_device(r)
-        self.taxonomy, split = self.folder.taxonomy, load_table(run / "split.csv")
+        self.taxonomy, split = self.folder.taxonomy, load_table(run / "split.csv", ["ImageID", "split"])
         self.valid_ids = list(split.ImageID[split.split == "valid"])
         seed_everything(r.seed)
         AcceleratorState._reset_state()      # accelerate allows one precision a process; a notebook may try another
@@ -239,10 +239,16 @@ def load_checkpoint(t: Trainer) -> bool: # whether there was one
     "Continue from the run's last checkpoint, if it has one; `AerialsegError` if it belongs to another recipe."
     path = t.run / "checkpoint/last.pt"
     if not path.exists(): return False
-    try: s = torch.load(path, map_location=t.device, weights_only=True)
-    except Exception as e: raise AerialsegError(f"{path} can't be read ({e}): delete it to train from the start") from e
+    try:
+        s = torch.load(check_file(path), map_location=t.device, weights_only=True)
+        if s["recipe"] == t.recipe.fingerprint: take_up(t, s)
+    except Exception as e: raise AerialsegError(f"{path} can't be read ({one_line(e)}): delete it to train from the start") from e
     if s["recipe"] != t.recipe.fingerprint:
         raise AerialsegError(f"{path} was written with another recipe: delete it, or give this run another --name")
+    return True
+
+def take_up(t: Trainer, s: dict) -> None:
+    "Put a checkpoint's state into the trainer."
     for part in ("epoch", "best", "stale", "history", "micro", "skipped", "in_a_row"): setattr(t, part, s[part])
     t.accelerator.unwrap_model(t.model).load_state_dict(s["model"])
     for part in ("optimizer", "scheduler"): getattr(t, part).load_state_dict(s[part])
@@ -250,7 +256,6 @@ def load_checkpoint(t: Trainer) -> bool: # whether there was one
     if t.accelerator.scaler: t.accelerator.scaler.load_state_dict(s["scaler"])
     torch.set_rng_state(s["rng"].cpu())
     if s.get("cuda_rng") is not None: torch.cuda.set_rng_state(s["cuda_rng"].cpu())
-    return True
 
 # %% ../nbs/08_training.ipynb #08-tra-913
 def validate_together(t: Trainer) -> tuple[np.ndarray, float]: # counts (N,C,3) in the order of valid_ids, mean loss

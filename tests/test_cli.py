@@ -133,3 +133,17 @@ def test_full_disk_leaves_nothing_half_written(aerialseg, tmp_path):
 def test_read_only_folder(aerialseg, tmp_path):
     done = aerialseg("scenes", "/proc/nothing/scenes", "--flights", 3, "--frames", 1)
     assert done.returncode != 0 and not Path("/proc/nothing").exists()
+
+
+def test_two_pictures_of_one_name_are_refused(aerialseg, tmp_path, scenes):
+    from aerialseg.core import LANDCOVER12, make_recipe, save_json
+    from aerialseg.model import make_model, save_model
+    from dataclasses import asdict
+    recipe = make_recipe("tiny", arch="small_unet")
+    save_json(asdict(recipe), tmp_path / "run/recipe.json")
+    save_model(make_model("small_unet", "", "none", 12), tmp_path / "run/model", LANDCOVER12, recipe)
+    one = scenes.images[scenes.train[0]]
+    other = tmp_path / one.name
+    shutil.copy(scenes.images[scenes.train[1]], other)
+    refused(aerialseg("predict", "run", one, other), one.stem, "--out")
+    assert not (tmp_path / "predictions").exists()
