@@ -92,7 +92,7 @@ def verify(
     again = run_series(run.recipe.profile, run.recipe.data, f"{run.folder.name}.again", settings, overwrite=True,
                        runs=run.folder.parent, notebooks=notebooks, say=say, lessons=False)
     for change in differences(then, load_json(again / "manifest.json")): say(f"note: {change}")
-    table = compare_results(run.folder, again.folder, TOLERANCE if then["device"].startswith("cuda") else 0.0)
+    table = compare_results(run.folder, again.folder, TOLERANCE if then.get("device", "").startswith("cuda") else 0.0)
     if not keep:
         for path in (again.folder, again.folder.with_name(f".{again.folder.name}.lock")): remove(path)
     return table

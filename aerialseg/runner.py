@@ -193,6 +193,7 @@ def run_series(
     taken = f"another process is at work on {asked.folder}: wait for it, or choose another --name"
     with locked(asked.folder.with_name(f".{asked.folder.name}.lock"), taken), stoppable():
         run = prepare(asked, resume, overwrite)
+        if former(run.folder).exists(): say(f"note: the former run waits in {former(run.folder)} until this one is finished")
         run_notebooks(run, parameters, say, live, rehash)
         remove(former(run.folder))
     return run
