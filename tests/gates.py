@@ -95,6 +95,7 @@ def run_notebooks() -> None:
     import nbformat
     from nbclient import NotebookClient
     from aerialseg.runner import collapse
+    os.environ.pop("MPLBACKEND", None)     # pictures go into the notebooks
     chosen = sys.argv[2:] or sorted(str(p) for p in (ROOT / "nbs").glob("*.ipynb"))
     for path in map(Path, chosen):
         start, nb = time.perf_counter(), nbformat.read(path, 4)
