@@ -104,8 +104,8 @@ def compare(
     from aerialseg.core import open_run
     for line in compare_origins(open_run(a), open_run(b)) or ["same recipe, data and environment"]: print(line)
     for r in compare_scores(a, b).itertuples():
-        print(f"{r.score:10s} {r.a:.4f} | {r.b:.4f}   difference {r.difference:+.4f}, "
-              f"95 % interval {r.low:+.4f} to {r.high:+.4f} on {r.frames} frames")
+        sure = f"95 % interval {r.low:+.4f} to {r.high:+.4f}" if r.low == r.low else "no interval: all in one group"
+        print(f"{r.score:10s} {r.a:.4f} | {r.b:.4f}   difference {r.difference:+.4f}, {sure}; {r.frames} frames")
 
 # %% ../nbs/11b_cli.ipynb #11b-cl-904
 @app.command()
