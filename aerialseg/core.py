@@ -253,10 +253,10 @@ class Recipe:
     rare_share: float = 0.5           # share of the draws that look for a rare class
     augmentation: str = "strong"      # none, source, strong
     # model
-    arch: str = "fpn"
+    arch: str = "unet"
     encoder: str = "tu-tf_efficientnet_lite0"
     weights: str = "imagenet"         # imagenet, none
-    decoder_channels: tuple[int, ...] = (64, 32)  # see make_model; empty: the architecture's own
+    decoder_channels: tuple[int, ...] = (128, 64, 32, 16, 16)  # see make_model; empty: the architecture's own
     # loss
     ce_weight: float = 1.0
     dice_weight: float = 1.0
@@ -336,13 +336,13 @@ def shown(value) -> str:
 PROFILES = {
     "tiny": Recipe(),
     "demo": Recipe("demo", flights=40, frames=6, scene_height=384, scene_width=512, height=192, width=192,
-        epoch_images=400, rare_share=0.6, epochs=14, lr=2e-3, encoder_lr=0.5, ema=0.99, valid_every=7),
+        epoch_images=400, rare_share=0.6, arch="fpn", decoder_channels=(64, 32), epochs=14, lr=2e-3, encoder_lr=0.5, ema=0.99, valid_every=7),
     "source": Recipe("source", flights=24, frames=20, scene_height=384, scene_width=512, split="random", view="resize",
         height=384, width=512, epoch_images=0, rare_share=0.0, augmentation="source", arch="unet",
         encoder="resnet50", decoder_channels=(), optimizer="adam", lr=1e-3, weight_decay=0.0, warmup_share=0.3, batch=8, epochs=70,
         patience=15, clip=0.0, ema=0.0, monitor="mean_dice", tta="none", presence=False, rle_order="column", rle_size="resized"),
     "best": Recipe("best", flights=48, frames=24, scene_height=720, scene_width=1280, height=512, width=512, scale=0.75,
-        epoch_images=2600, encoder="resnet50", decoder_channels=(), lr=5e-4, encoder_lr=0.3, batch=16, epochs=60,
+        epoch_images=2600, arch="fpn", encoder="resnet50", decoder_channels=(), lr=5e-4, encoder_lr=0.3, batch=16, epochs=60,
         patience=15, ema=0.999, tile=1280, overlap=128),
 }
 
