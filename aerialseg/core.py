@@ -482,7 +482,7 @@ def pick_device(recipe: Recipe) -> str:
     found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if recipe.device == "auto": return found
     kind, _, number = recipe.device.partition(":")
-    there = {"cpu": 1, "mps": 1, "cuda": torch.cuda.device_count()}[found] if kind == found else int(kind == "cpu")
+    there = torch.cuda.device_count() if kind == found == "cuda" else int(kind in ("cpu", found))
     if not there or number and (not number.isdecimal() or int(number) >= there):
         raise AerialsegError(f"setting device={recipe.device}: this machine offers {found}; use device=auto")
     return recipe.device
