@@ -58,7 +58,7 @@ class Structure(HTMLParser):
 def run_named(folder, words):
     "A finished-looking run in which everything that can be named is named by `words`, in turn."
     word = itertools.cycle(words).__next__
-    run = create_run(folder / word(), make_recipe("tiny", data=word(), arch=word(), encoder=word(), taxonomy=word(), device=word()))
+    run = create_run(folder / word(), make_recipe("tiny", data=word(), arch=word(), encoder=word(), device=word()))
     names = [word() for _ in range(4)]
     score = {"value": 0.5, "interval": [0.4, 0.6], "definition": word()}
     share = {"iou": 0.1, "dice": 0.2, "pixel_share": 0.3, "image_share": 0.4}
