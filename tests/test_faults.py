@@ -226,7 +226,8 @@ def test_resuming_on_other_data_or_with_another_recipe_is_refused(copy, work):
     manifest.write_text(json.dumps(old))
     code, said = end(start(copy, work, "--resume"))
     assert code == 0 and "note: packages.numpy was 0.9" in said and "note: machine.threads was 77" in said
-    assert len(json.loads(manifest.read_text())["changed"]) == 2
+    changed = {line.split()[0] for line in json.loads(manifest.read_text())["changed"]}
+    assert {c for c in changed if not c.startswith("code.")} == {"packages.numpy", "machine.threads"}    # the code may be worked on meanwhile
 
 
 def test_a_dead_loader_process_is_named(copy, work, tmp_path):
