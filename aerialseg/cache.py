@@ -88,6 +88,7 @@ class FrameCache:
             frame = fit_frame(self.folder.image(ImageID), self.folder.mask(ImageID), self.recipe, ImageID)
             if stem is None or not self.keep(stem, frame): return frame
             found = load_frame(stem)
+            if found is None: return frame         # another process has just made room
         self.kept[ImageID] = found
         return found
 

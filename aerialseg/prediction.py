@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from .augmentation import NORM_MEAN, NORM_STD
+from .cache import view_size
 from .core import AerialsegError, Recipe
 from .model import predict_logits
 
@@ -92,8 +93,7 @@ def predict_probs(
 ) -> np.ndarray:                # (C,H,W) float32, sums to 1 over C
     "Class probabilities at the frame's own size."
     tta, (h, w) = tta or recipe.tta, image.shape[:2]
-    scaled = max(1, round(w * recipe.scale)), max(1, round(h * recipe.scale))
-    size = (recipe.width, recipe.height) if recipe.view == "resize" else scaled
+    size = view_size(h, w, recipe)[::-1]
     how = cv2.INTER_AREA if size[0] < w else cv2.INTER_LINEAR
     seen = image if size == (w, h) else cv2.resize(image, size, interpolation=how)
     def answer(pictures):
