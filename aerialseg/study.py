@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Trial', 'make_trials', 'train_and_score', 'begin', 'study_rows', 'study_history', 'is_done', 'run_trial', 'keep',
            'run_study', 'in_pool', 'mean_interval', 'paired_gains', 'show_gains', 'results_folder', 'load_study',
-           'study_data', 'studies']
+           'study_data', 'studies', 'question', 'keep_results']
 
 # %% ../nbs/11b_study.ipynb #11b-st-003
 import time
@@ -21,7 +21,7 @@ import pandas as pd
 from scipy import stats
 
 import aerialseg
-from .core import AerialsegError, Recipe, Run, create_run, load_table, locked, make_recipe, progress, remove, save_table
+from .core import AerialsegError, Recipe, Run, create_run, load_json, load_table, locked, make_recipe, progress, remove, save_table
 from .dataset import make_split
 from .manifest import code_state
 from .scenes import scenes_for
@@ -199,3 +199,17 @@ def study_data(real: bool = True) -> dict[str, str]: # name: folder; the built-i
 def studies(folder: Path | None = None) -> dict[str, Path]: # name without its number: notebook
     "The study notebooks there are."
     return {p.stem.partition("_")[2]: p for p in sorted((folder or results_folder().parent).glob("[0-9]*_*.ipynb"))}
+
+# %% ../nbs/11b_study.ipynb #11b-st-023
+def question(path: Path) -> str:
+    "The one sentence under a notebook's title."
+    cells = load_json(path)["cells"]
+    lines = "".join("".join(c["source"]) + "\n" for c in cells if c["cell_type"] == "markdown").splitlines()
+    return next((line.removeprefix("> ") for line in lines if line.startswith("> ")), "")
+
+def keep_results(out: Path, name: str) -> list[str]: # the files written
+    "Put the tables of a finished full study where the notebooks read them; times and scores with four digits."
+    kept = {"study": f"{name}.csv", "history": f"{name}_history.csv"}
+    for table, file in kept.items():
+        if (out / f"{table}.csv").exists(): save_table(load_table(out / f"{table}.csv").round(4), results_folder() / file)
+    return [str(results_folder() / f) for t, f in kept.items() if (out / f"{t}.csv").exists()]
