@@ -39,7 +39,7 @@ def seedless(recipe: Recipe) -> str: # 12 hex digits
     return replace(recipe, seed=0).fingerprint
 
 def run_scores(metrics: dict) -> dict[str, float]:
-    "The scores of a `metrics.json` that are judged; with presence thresholds, the cross-fitted one."
+    "The scores of a `metrics.json` that are judged; with presence thresholds, as gained on frames they were not tuned on (cross-fitted)."
     scores = {n: metrics["scores"][n]["value"] for n in ("miou", "mean_dice", "pixel_acc")}
     presence = metrics["presence"]
     return scores | {"mean_dice_presence": presence["mean_dice"] + (presence["gain_cross_fitted"] or 0)}

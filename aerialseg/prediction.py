@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TTA', 'tile_starts', 'tile_windows', 'blend_weights', 'turn', 'turn_back', 'batch_probs', 'to_tensor', 'tiled_probs',
-           'predict_probs']
+           'own_size_probs', 'is_out_of_memory', 'too_large', 'predict_probs']
 
 # %% ../nbs/06b_prediction.ipynb #06b-pr-003
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 
 from .augmentation import NORM_MEAN, NORM_STD
@@ -82,6 +83,34 @@ def tiled_probs(image: np.ndarray, recipe: Recipe, answer: Callable, batch: int 
     total /= weight
     return total
 
+# %% ../nbs/06b_prediction.ipynb #06b-pr-030
+def own_size_probs(model: nn.Module, image: np.ndarray, recipe: Recipe, device: str, tta: str, temperature: float) -> np.ndarray:
+    "What `predict_probs` does, whatever state the model is in."
+    h, w = image.shape[:2]
+    size = view_size(h, w, recipe)[::-1]
+    how = cv2.INTER_AREA if size[0] < w else cv2.INTER_LINEAR
+    seen = image if size == (w, h) else cv2.resize(image, size, interpolation=how)
+    def answer(pictures):
+        xb = torch.cat([to_tensor(p, recipe, device) for p in pictures])
+        return batch_probs(model, xb, tta, temperature).cpu().numpy()
+    whole = recipe.view == "resize" or max(seen.shape[:2]) <= recipe.tile
+    probs = answer([seen])[0] if whole else tiled_probs(seen, recipe, answer)
+    if size == (w, h): return probs
+    back = [cv2.resize(p, (w, h), interpolation=cv2.INTER_LINEAR) for p in probs]    # linear keeps the sum at 1
+    return np.stack(back)
+
+# %% ../nbs/06b_prediction.ipynb #06b-pr-901
+def is_out_of_memory(error: Exception) -> bool:
+    "Whether an error says that memory ran out, on any device."
+    signs = "bad_alloc", "could not create a", "Insufficient memory"    # C++; oneDNN, without room for a kernel; OpenCV
+    return isinstance(error, MemoryError) or should_reduce_batch_size(error) or any(s in str(error) for s in signs)
+
+def too_large(height: int, width: int, recipe: Recipe, tta: str) -> AerialsegError:
+    "What to say when a frame of this size can't be predicted in the memory there is."
+    tile = f"lower tile (now {recipe.tile})" if recipe.view == "crop" else "set view=crop, which goes by tile"
+    ways = [tile] + [f"set tta=none (now {tta})"] * (tta != "none")
+    return AerialsegError(f"a frame of {height}×{width} does not fit into memory when it is predicted: {' or '.join(ways)}")
+
 # %% ../nbs/06b_prediction.ipynb #06b-pr-021
 def predict_probs(
     model: nn.Module,
@@ -91,21 +120,13 @@ def predict_probs(
     tta: str | None = None,     # none, flip, d4; None: the recipe's
     temperature: float = 1.0,   # logits are divided by it
 ) -> np.ndarray:                # (C,H,W) float32, sums to 1 over C
-    "Class probabilities at the frame's own size."
-    tta, (h, w) = tta or recipe.tta, image.shape[:2]
-    size = view_size(h, w, recipe)[::-1]
-    how = cv2.INTER_AREA if size[0] < w else cv2.INTER_LINEAR
-    seen = image if size == (w, h) else cv2.resize(image, size, interpolation=how)
-    def answer(pictures):
-        xb = torch.cat([to_tensor(p, recipe, device) for p in pictures])
-        return batch_probs(model, xb, tta, temperature).cpu().numpy()
-    was_training = model.training
+    "Class probabilities at the frame's own size; `AerialsegError` where memory does not suffice."
+    tta, was_training = tta or recipe.tta, model.training
     model.eval()
-    half = torch.autocast("cuda", enabled=device.startswith("cuda"))
-    with torch.inference_mode(), half:
-        whole = recipe.view == "resize" or max(seen.shape[:2]) <= recipe.tile
-        probs = answer([seen])[0] if whole else tiled_probs(seen, recipe, answer)
-    model.train(was_training)
-    if size == (w, h): return probs
-    back = [cv2.resize(p, (w, h), interpolation=cv2.INTER_LINEAR) for p in probs]    # linear keeps the sum at 1
-    return np.stack(back)
+    try:
+        with torch.inference_mode(), torch.autocast("cuda", enabled=device.startswith("cuda")):
+            return own_size_probs(model, image, recipe, device, tta, temperature)
+    except Exception as e:
+        if is_out_of_memory(e): raise too_large(*image.shape[:2], recipe, tta) from e
+        raise
+    finally: model.train(was_training)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLOT', 'STYLE', 'RIGHT', 'WRONG', 'DRAWN', 'SHADES', 'use_style', 'styled', 'stripes', 'colour_mask', 'overlay',
-           'error_map', 'thumbnail', 'show_image', 'show_mask', 'show_overlay', 'legend_handles', 'legend_columns',
-           'show_legend', 'show_grid', 'show_bars', 'show_matrix', 'save_figure']
+           'error_map', 'thumbnail', 'as_is', 'show_image', 'show_mask', 'show_overlay', 'legend_handles',
+           'legend_columns', 'show_legend', 'show_grid', 'show_bars', 'show_matrix', 'save_figure']
 
 # %% ../nbs/02_viz.ipynb #02-viz-003
 from collections.abc import Iterator
@@ -103,6 +103,11 @@ def thumbnail(image: np.ndarray, width: int) -> np.ndarray: # (H,W,3) image or (
     how = cv2.INTER_AREA if image.ndim == 3 else cv2.INTER_NEAREST_EXACT
     return cv2.resize(image, (width, height), interpolation=how)
 
+# %% ../nbs/02_viz.ipynb #02-viz-901
+def as_is(text) -> str:
+    "Text that matplotlib draws letter by letter: no `$` begins a formula."
+    return str(text).replace("$", r"\$")
+
 # %% ../nbs/02_viz.ipynb #02-viz-033
 DRAWN = 640  # pixels: nothing wider is handed to matplotlib
 
@@ -117,7 +122,7 @@ def _draw(picture: np.ndarray, height: int, width: int, ax: plt.Axes | None, tit
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
     ax.spines[:].set(visible=True, color="#d5d9de", linewidth=0.6)
-    if title is not None: ax.set_title(title, fontsize=STYLE["axes.titlesize"] - 1, pad=3)
+    if title is not None: ax.set_title(as_is(title), fontsize=STYLE["axes.titlesize"] - 1, pad=3)
     return ax
 
 # %% ../nbs/02_viz.ipynb #02-viz-034
@@ -141,7 +146,7 @@ def legend_handles(taxonomy: Taxonomy, ids: list[int]) -> list[Patch]:
     "A coloured patch for every id; the ignored ones are striped."
     line = dict(edgecolor="#9aa2ab", linewidth=0.6)
     return [Patch(facecolor="#dee0e3", hatch="////", label="ignored", **line) if i == IGNORE_INDEX else
-            Patch(facecolor=taxonomy.colours[i], label=taxonomy.names[i].replace("_", " "), **line) for i in ids]
+            Patch(facecolor=taxonomy.colours[i], label=as_is(taxonomy.names[i].replace("_", " ")), **line) for i in ids]
 
 def legend_columns(labels: list[str], width: float) -> int:
     "How many columns for these labels: as many as fit into `width` inches, evenly filled."
@@ -190,7 +195,7 @@ def show_grid(
                                  figsize=(width * columns + 0.2 * bool(row_labels), sum(heights) + extra))
         for (i, j), ax in np.ndenumerate(axes):
             _cell(ax, rows[i][j] if j < len(rows[i]) else None, taxonomy, titles[i][j] if j < len(titles[i]) else None)
-            if row_labels and j == 0: ax.set_ylabel(row_labels[i])
+            if row_labels and j == 0: ax.set_ylabel(as_is(row_labels[i]))
         if ids: fig.legend(handles=handles, loc="outside lower center", ncols=across)
     return fig
 
@@ -215,7 +220,7 @@ def show_bars(
     for i, v in enumerate(values):
         text = fmt.format(v) if np.isfinite(v) else "–"
         ax.annotate(text, (max(np.nan_to_num(v), left), i), (4, 0), textcoords="offset points", va="center", fontsize=8)
-    ax.set(yticks=range(n), yticklabels=[c.replace("_", " ") for c in taxonomy.names], title=title, xmargin=0.16)
+    ax.set(yticks=range(n), yticklabels=[as_is(c.replace("_", " ")) for c in taxonomy.names], title=title, xmargin=0.16)
     ax.set_ylim(n - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
     return ax
@@ -232,7 +237,7 @@ def show_matrix(
     fmt: str = "{:.0f}",       # how to write 100 times a value
 ) -> plt.Axes:
     "A matrix of shares as shaded cells; the numbers are written in while they fit."
-    (r, c), names = matrix.shape, [[n.replace("_", " ") for n in names] for names in (rows, columns)]
+    (r, c), names = matrix.shape, [[as_is(n.replace("_", " ")) for n in names] for names in (rows, columns)]
     ax = ax or _axes(min(1.7 + 0.3 * c, 6.5), min(1.3 + 0.24 * r, 5.5))
     edges = [np.arange(n + 1) - 0.5 for n in (c, r)]
     ax.pcolormesh(*edges, matrix, cmap=SHADES, vmin=0, vmax=1, edgecolors="white", linewidth=0.8)

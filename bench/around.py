@@ -18,10 +18,10 @@ from pycocotools import mask as coco
 
 from aerialseg.dataset import audit
 from aerialseg.folder import open_folder
+from aerialseg.learning import segmentation_loss
 from aerialseg.metrics import bootstrap, count_table, mean_dice, miou
 from aerialseg.rle import label_map_to_rles
 from aerialseg.submission import write_rows
-from aerialseg.training import segmentation_loss
 from pairs import alone, pair, save, seconds
 
 torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from aerialseg.core import create_run, make_recipe
 from aerialseg.dataset import make_split
 from aerialseg.loading import SegmentationDataset
 from aerialseg.scenes import make_scenes
-from aerialseg.training import Trainer, gradients, update
+from aerialseg.steps import Trainer, gradients, update
 from pairs import pair, save
 
 torch.set_num_threads(1)

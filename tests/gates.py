@@ -57,11 +57,12 @@ def make_readme() -> None:
 def results() -> None:
     "nbs/images/results.csv and overview.png from finished runs."
     from aerialseg.core import load_json
+    from aerialseg.expected import run_scores
     rows = []
     for run in map(Path, sys.argv[2:]):
         metrics, manifest, audit = (load_json(run / f"{n}.json") for n in ("metrics", "manifest", "audit"))
         show = lambda s: f"{s['value']:.3f} [{s['interval'][0]:.3f}, {s['interval'][1]:.3f}]"
-        final = lambda m: f"{m['presence']['mean_dice'] + m['presence']['gain_cross_fitted']:.3f}" if m["presence"]["applied"] else "not used"
+        final = lambda m: f"{run_scores(m)['mean_dice_presence']:.3f}" if m["presence"]["applied"] else "not used"
         rows.append({"run": run.name, "training frames": audit["split"]["train"], "validation frames": audit["split"]["valid"],
                      "mIoU": show(metrics["scores"]["miou"]), "mean Dice": show(metrics["scores"]["mean_dice"]),
                      "… with presence thresholds": final(metrics),

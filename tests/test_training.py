@@ -77,7 +77,8 @@ import psutil, torch
 from tqdm import tqdm
 torch.set_num_threads(1)
 from aerialseg.core import Run, load_recipe
-from aerialseg.training import Trainer, gradients, train_epoch
+from aerialseg.steps import Trainer, gradients
+from aerialseg.training import train_epoch
 folder = Path(sys.argv[1])
 t = Trainer(Run(folder, load_recipe(folder / "recipe.json")))
 batch = next(iter(t.loader))
