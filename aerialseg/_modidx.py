@@ -90,6 +90,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'aerialseg.core.create_run': ('core.html#create_run', 'aerialseg/core.py'),
                                 'aerialseg.core.expect_fail': ('core.html#expect_fail', 'aerialseg/core.py'),
                                 'aerialseg.core.explain_os': ('core.html#explain_os', 'aerialseg/core.py'),
+                                'aerialseg.core.keep_memory': ('core.html#keep_memory', 'aerialseg/core.py'),
                                 'aerialseg.core.load_classes': ('core.html#load_classes', 'aerialseg/core.py'),
                                 'aerialseg.core.load_csv': ('core.html#load_csv', 'aerialseg/core.py'),
                                 'aerialseg.core.load_json': ('core.html#load_json', 'aerialseg/core.py'),

@@ -8,7 +8,7 @@ __all__ = ['IGNORE_INDEX', 'LANDCOVER12', 'AEROSCAPES', 'TAXONOMIES', 'MOST_BYTE
            'check_file', 'save_json', 'load_json', 'sweep', 'locked', 'explain_os', 'load_csv', 'load_table',
            'save_table', 'save_classes', 'Recipe', 'check_setting', 'shown', 'make_recipe', 'parse_settings', 'Run',
            'create_run', 'load_recipe', 'open_run', 'need', 'seed_everything', 'make_generator', 'seed_worker',
-           'be_repeatable', 'pick_device', 'pick_workers', 'progress']
+           'be_repeatable', 'keep_memory', 'pick_device', 'pick_workers', 'progress']
 
 # %% ../nbs/00_core.ipynb #00-cor-003
 import atexit, errno, fcntl, hashlib, json, os, random, re, shutil, stat, sys, tempfile
@@ -474,6 +474,15 @@ def be_repeatable(device: str) -> None:
     torch.backends.cudnn.benchmark = False                               # it would choose by stopwatch
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False          # a debugging aid that costs time
+
+# %% ../nbs/00_core.ipynb #00-cor-919
+def keep_memory() -> bool: # whether the C library understood (glibc does)
+    "Keep freed memory in this process instead of giving it back to the system after every large array."
+    import ctypes
+    try: mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError): return False       # another C library: it has habits of its own
+    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4                           # malloc.h
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 # %% ../nbs/00_core.ipynb #00-cor-058
 def pick_device(recipe: Recipe) -> str:

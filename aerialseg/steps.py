@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.std import tqdm
 
 from .augmentation import make_transform
-from .core import AerialsegError, Recipe, Run, be_repeatable, load_table, pick_device, save_json, seed_everything
+from .core import AerialsegError, Recipe, Run, be_repeatable, keep_memory, load_table, pick_device, save_json, seed_everything
 from .folder import open_folder
 from .learning import make_optimizer, make_scheduler, segmentation_loss
 from .loading import make_loader
@@ -49,6 +49,7 @@ class Trainer:
         seed_everything(r.seed)
         AcceleratorState._reset_state()      # accelerate allows one precision a process; a notebook may try another
         be_repeatable(self.device)
+        keep_memory()
         self.accelerator = Accelerator(mixed_precision=pick_precision(r, self.device), cpu=self.device == "cpu",
             log_with="tensorboard",
             project_config=ProjectConfiguration(project_dir=str(run.folder), logging_dir=str(run.folder)))
