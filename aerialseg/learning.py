@@ -27,7 +27,7 @@ def segmentation_loss(
     labels = torch.where(known, mask, 0)
     logp = logits.float().log_softmax(1)                                          # (B,C,H,W), for both parts
     right = logp.gather(1, labels[:, None])[:, 0]                                 # (B,H,W) of the true class
-    ce = -(right * known).sum() / known.sum()
+    ce = -(right * known).sum() / known.sum().clamp_min(1)
     overlap = logp.new_zeros(n_classes).index_add(0, labels.flatten(), (right.exp() * known).flatten())
     pixels = torch.bincount(labels[known], minlength=n_classes)
     size = (logp.exp() * known[:, None]).sum((0, 2, 3)) + pixels
