@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TTA', 'tile_starts', 'tile_windows', 'blend_weights', 'turn', 'turn_back', 'batch_probs', 'to_tensor', 'tiled_probs',
-           'predict_probs']
+           'view_probs', 'predict_probs', 'fit_probs', 'label_map']
 
 # %% ../nbs/06b_prediction.ipynb #06b-pr-003
 from collections.abc import Callable
@@ -54,11 +54,14 @@ TTA = {"none": [(0, False)], "flip": [(0, False), (0, True)], "d4": [(k, m) for 
 
 def batch_probs(model: nn.Module, xb: torch.Tensor, tta: str, temperature: float) -> torch.Tensor: # (B,3,H,W) -> (B,C,H,W)
     "Class probabilities, averaged over the turned copies."
-    def one(k, m):
-        logits = predict_logits(model, turn(xb, k, m).contiguous()).float()
-        return turn_back((logits / temperature).softmax(1), k, m)
-    answers = [one(k, m) for k, m in TTA[tta]]
-    return torch.stack(answers).mean(0) if len(answers) > 1 else answers[0]
+    # a turned picture keeps its channels last: without that a CPU's convolutions take half as long again
+    layout = torch.channels_last if xb.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    total = None
+    for k, m in TTA[tta]:
+        logits = predict_logits(model, turn(xb, k, m).contiguous(memory_format=layout)).float()
+        probs = turn_back((logits / temperature).softmax(1), k, m)
+        total = probs.contiguous() if total is None else total.add_(probs)
+    return total / len(TTA[tta]) if len(TTA[tta]) > 1 else total
 
 # %% ../nbs/06b_prediction.ipynb #06b-pr-020
 def to_tensor(image: np.ndarray, recipe: Recipe, device: str) -> torch.Tensor: # (H,W,3) uint8 -> (1,3,H,W) float32
@@ -83,15 +86,15 @@ def tiled_probs(image: np.ndarray, recipe: Recipe, answer: Callable, batch: int 
     return total
 
 # %% ../nbs/06b_prediction.ipynb #06b-pr-021
-def predict_probs(
+def view_probs(
     model: nn.Module,
     image: np.ndarray,          # (H,W,3) uint8 RGB
     recipe: Recipe,             # view, size, scale, tile, overlap
     device: str = "cpu",
     tta: str | None = None,     # none, flip, d4; None: the recipe's
     temperature: float = 1.0,   # logits are divided by it
-) -> np.ndarray:                # (C,H,W) float32, sums to 1 over C
-    "Class probabilities at the frame's own size."
+) -> np.ndarray:                # (C,h,w) float32, sums to 1 over C
+    "Class probabilities at the size at which the network saw the frame."
     tta, (h, w) = tta or recipe.tta, image.shape[:2]
     size = view_size(h, w, recipe)[::-1]
     how = cv2.INTER_AREA if size[0] < w else cv2.INTER_LINEAR
@@ -106,6 +109,35 @@ def predict_probs(
         whole = recipe.view == "resize" or max(seen.shape[:2]) <= recipe.tile
         probs = answer([seen])[0] if whole else tiled_probs(seen, recipe, answer)
     model.train(was_training)
-    if size == (w, h): return probs
-    back = [cv2.resize(p, (w, h), interpolation=cv2.INTER_LINEAR) for p in probs]    # linear keeps the sum at 1
-    return np.stack(back)
+    return probs
+
+def predict_probs(
+    model: nn.Module,
+    image: np.ndarray,          # (H,W,3) uint8 RGB
+    recipe: Recipe,             # view, size, scale, tile, overlap
+    device: str = "cpu",
+    tta: str | None = None,     # none, flip, d4; None: the recipe's
+    temperature: float = 1.0,   # logits are divided by it
+) -> np.ndarray:                # (C,H,W) float32, sums to 1 over C
+    "Class probabilities at the frame's own size."
+    probs, (h, w) = view_probs(model, image, recipe, device, tta, temperature), image.shape[:2]
+    return probs if probs.shape[1:] == (h, w) else np.stack([fit_probs(p, h, w) for p in probs])
+
+def fit_probs(p: np.ndarray, height: int, width: int) -> np.ndarray: # (h,w) -> (height,width)
+    "One class's probabilities at another size; linear keeps the classes' sum at 1."
+    return p if p.shape == (height, width) else cv2.resize(p, (width, height), interpolation=cv2.INTER_LINEAR)
+
+# %% ../nbs/06b_prediction.ipynb #06b-pr-901
+def label_map(
+    probs: np.ndarray,               # (C,h,w) float32
+    height: int, width: int,         # size of the answer
+    gone: np.ndarray | None = None,  # (C,) bool, classes that may not win
+) -> np.ndarray:                     # (height,width) uint8 ids
+    "Argmax at another size, holding one class at a time."
+    kept = [c for c in range(len(probs)) if gone is None or not gone[c]]
+    best, pred = np.array(fit_probs(probs[kept[0]], height, width), order="C"), np.full((height, width), kept[0], np.uint8)
+    for c in kept[1:]:
+        p = fit_probs(probs[c], height, width)
+        np.maximum(pred, (p > best) * np.uint8(c), out=pred)    # ids ascend, so the latest winner is the largest
+        np.maximum(best, p, out=best)
+    return pred
