@@ -17,6 +17,7 @@ from .boundary import boundary_counts, boundary_f, boundary_scores, boundary_wid
 from .calibration import apply_temperature, calibration_error, cross_fit, fit_temperature, reliability
 from .core import (IGNORE_INDEX, AerialsegError, Recipe, Run, atomic_path, be_repeatable, load_table, pick_device, progress,
                             save_json)
+from .engine import with_engine
 from .folder import DataFolder, open_folder
 from .metrics import bootstrap, count_table, counts_of, image_dice, mean_dice, miou, score_table
 from .model import load_model
@@ -79,7 +80,7 @@ def load_run_model(run: Run, folder: DataFolder) -> tuple[torch.nn.Module, str]:
                              f"{', '.join(folder.taxonomy.names)}: use the data it was trained on")
     device = pick_device(run.recipe)
     be_repeatable(device)
-    return model.to(device).eval(), device
+    return with_engine(model, run.recipe, device), device
 
 SAMPLE = 200_000  # pixels kept for calibration, over all frames
 TRIED = 4e6       # pixels, as the network sees them, on which the eightfold TTA is tried when the recipe does without

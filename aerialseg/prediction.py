@@ -54,21 +54,18 @@ TTA = {"none": [(0, False)], "flip": [(0, False), (0, True)], "d4": [(k, m) for 
 
 def batch_probs(model: nn.Module, xb: torch.Tensor, tta: str, temperature: float) -> torch.Tensor: # (B,3,H,W) -> (B,C,H,W)
     "Class probabilities, averaged over the turned copies."
-    # a turned picture keeps its channels last: without that a CPU's convolutions take half as long again
-    layout = torch.channels_last if xb.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     total = None
     for k, m in TTA[tta]:
-        logits = predict_logits(model, turn(xb, k, m).contiguous(memory_format=layout)).float()
+        logits = predict_logits(model, turn(xb, k, m).contiguous()).float()
         probs = turn_back((logits / temperature).softmax(1), k, m)
         total = probs.contiguous() if total is None else total.add_(probs)
     return total / len(TTA[tta]) if len(TTA[tta]) > 1 else total
 
 # %% ../nbs/06b_prediction.ipynb #06b-pr-020
-def to_tensor(image: np.ndarray, recipe: Recipe, device: str) -> torch.Tensor: # (H,W,3) uint8 -> (1,3,H,W) float32
+def to_tensor(image: np.ndarray, device: str) -> torch.Tensor: # (H,W,3) uint8 -> (1,3,H,W) float32
     "Normalise, and move to the device."
     x = torch.from_numpy((image.astype(np.float32) / 255 - np.float32(NORM_MEAN)) / np.float32(NORM_STD))
-    x = x.permute(2, 0, 1)[None].to(device)
-    return x.contiguous(memory_format=torch.channels_last) if recipe.channels_last else x.contiguous()
+    return x.permute(2, 0, 1)[None].to(device).contiguous()   # the network's weights decide the layout it works in
 
 def tiled_probs(image: np.ndarray, recipe: Recipe, answer: Callable, batch: int = 4) -> np.ndarray: # (C,H,W) float32
     "Probabilities of a large frame from overlapping tiles, `batch` at a time."
@@ -100,7 +97,7 @@ def view_probs(
     how = cv2.INTER_AREA if size[0] < w else cv2.INTER_LINEAR
     seen = image if size == (w, h) else cv2.resize(image, size, interpolation=how)
     def answer(pictures):
-        xb = torch.cat([to_tensor(p, recipe, device) for p in pictures])
+        xb = torch.cat([to_tensor(p, device) for p in pictures])
         return batch_probs(model, xb, tta, temperature).cpu().numpy()
     was_training = model.training
     model.eval()
