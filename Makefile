@@ -43,6 +43,7 @@ seeds: .venv/.ready
 bench: .venv/.ready
 	$(BIN)/python bench/around.py
 	$(BIN)/python bench/loader.py
+	$(BIN)/python bench/inference.py
 
 notebooks: .venv/.ready
 	$(BIN)/python tests/gates.py notebooks

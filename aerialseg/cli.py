@@ -8,7 +8,6 @@ __all__ = ['app', 'main', 'end', 'run', 'verify', 'compare', 'train', 'study', '
 
 # %% ../nbs/11b_cli.ipynb #11b-cl-003
 import importlib.util, os, shutil, sys
-from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -222,32 +221,24 @@ def check(
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="a run folder, such as runs/demo")],
-    images: Annotated[list[Path], typer.Argument(help="pictures")],
+    images: Annotated[list[Path], typer.Argument(help="pictures, or folders of pictures")],
     out: Annotated[Path, typer.Option(help="where the masks go")] = Path("predictions"),
+    processes: Annotated[int, typer.Option(min=1, max=256, help="how many processes share the pictures and the processor's threads")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="predict again what is finished already")] = False,
 ) -> None:
-    """Predict pictures: OUT/NAME.png holds the class ids, OUT/NAME_overlay.jpg is for looking.
+    """Predict pictures: OUT/NAME.png holds the class ids, OUT/NAME_overlay.jpg is for looking; finished masks are kept.
 
-    Example:  aerialseg predict runs/demo photo.jpg --out predictions
+    Examples:
+
+      aerialseg predict runs/demo photo.jpg --out predictions
+
+      aerialseg predict runs/demo flight7/ flight8/ --processes 2
     """
-    from PIL import Image
-    from aerialseg.core import atomic_path, load_json, load_recipe, pick_device, progress
-    from aerialseg.evaluation import final_predict
-    from aerialseg.folder import load_image
-    from aerialseg.model import load_model
-    from aerialseg.viz import overlay
-    recipe = load_recipe(run / "recipe.json")
-    if twice := [s for s, n in Counter(p.stem for p in images).items() if n > 1]:
-        raise AerialsegError(f"two pictures are called {twice[0]}, and so would be their masks: predict them into different folders with --out")
-    model, taxonomy, _ = load_model(run / "model")
-    post = load_json(run / "postprocess.json") if (run / "postprocess.json").exists() else {}
-    device = pick_device(recipe)
-    for path in progress(images, "predict"):
-        image = load_image(path)
-        pred = final_predict(model.to(device), image, recipe, post, device)
-        with atomic_path(out / f"{path.stem}.png") as tmp: Image.fromarray(pred).save(tmp, "PNG")
-        drawn = Image.fromarray(overlay(image, pred, taxonomy))
-        with atomic_path(out / f"{path.stem}_overlay.jpg") as tmp: drawn.save(tmp, "JPEG")
-    print(f"{len(images)} masks in {out}")
+    from aerialseg.pictures import find_pictures, predict_pictures
+    pictures = find_pictures(images, out)
+    made = predict_pictures(run, pictures, out, processes, overwrite)
+    kept = len(pictures) - made
+    print(f"{made} masks in {out}" + (f"; {kept} were finished already and are kept (--overwrite predicts them again)" if kept else ""))
 
 # %% ../nbs/11b_cli.ipynb #11b-cl-015
 def findings() -> list[tuple[str, str, str]]: # (mark, what, detail)

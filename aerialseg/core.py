@@ -227,7 +227,7 @@ def save_classes(taxonomy: Taxonomy, path: str | Path) -> None:
     save_table(pd.DataFrame(columns), path)
 
 # %% ../nbs/00_core.ipynb #00-cor-030
-WHERE = ("device", "workers", "cache_gb")  # settings that only say where and how a run computes, not what
+WHERE = ("device", "engine", "workers", "cache_gb")  # settings that only say where and how a run computes, not what
 
 @dataclass(frozen=True)
 class Recipe:
@@ -277,6 +277,7 @@ class Recipe:
     monitor: str = "miou"             # what the best checkpoint is best in: mean_dice, miou, valid_loss
     precision: str = "auto"           # auto, fp32, bf16, fp16
     device: str = "auto"              # auto, cpu, cuda, mps
+    engine: str = "auto"              # what computes predictions: auto, torch, onnx (on a CPU, where it is installed)
     workers: int = -1                 # loader processes; -1: chosen for the machine
     cache_gb: float = 8.0             # largest size of the decoded frames kept on disk; 0: none
     channels_last: bool = True
@@ -299,7 +300,7 @@ class Recipe:
 LIMITS = { # setting: its choices, or its lowest and highest value
     "taxonomy": ("auto", *TAXONOMIES), "split": ("random", "group"), "view": ("resize", "crop"), "augmentation": ("none", "source", "strong"),
     "weights": ("imagenet", "none"), "optimizer": ("adam", "adamw"), "schedule": ("onecycle", "constant"),
-    "monitor": ("mean_dice", "miou", "valid_loss"), "precision": ("auto", "fp32", "bf16", "fp16"),
+    "monitor": ("mean_dice", "miou", "valid_loss"), "precision": ("auto", "fp32", "bf16", "fp16"), "engine": ("auto", "torch", "onnx"),
     "tta": ("none", "flip", "d4"), "rle_order": ("row", "column"), "rle_size": ("native", "resized"),
     "seed": (0, 2**31 - 1), "flights": (3, 10_000), "frames": (1, 10_000), "scene_height": (32, 4096),
     "scene_width": (32, 4096), "valid_share": (0.01, 0.9), "height": (32, 8192), "width": (32, 8192),
@@ -416,7 +417,7 @@ def load_recipe(path: str | Path) -> Recipe:
     "Read `recipe.json`, checking every setting as if it had been typed."
     settings = load_json(path)
     if not isinstance(settings, dict): raise AerialsegError(f"{path} is not a recipe: it must hold settings by name")
-    missing = [f.name for f in fields(Recipe) if f.name not in settings]
+    missing = [f.name for f in fields(Recipe) if f.name not in (*settings, *WHERE)]   # a run may be older than a setting of where
     if missing: raise AerialsegError(f"{path} lacks the settings {', '.join(missing)}: start a new run")
     whole = lambda v: isinstance(v, list) and all(type(i) is int for i in v)
     settings = {k: tuple(v) if whole(v) else v for k, v in settings.items()}

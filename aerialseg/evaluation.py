@@ -17,11 +17,12 @@ from .boundary import boundary_counts, boundary_f, boundary_scores, boundary_wid
 from .calibration import apply_temperature, calibration_error, cross_fit, fit_temperature, reliability
 from .core import (IGNORE_INDEX, AerialsegError, Recipe, Run, atomic_path, be_repeatable, keep_memory, load_table, pick_device, progress,
                             save_json)
+from .engine import with_engine
 from .folder import DataFolder, open_folder
 from .metrics import bootstrap, count_table, counts_of, image_dice, mean_dice, miou, score_table
 from .model import load_model
-from .prediction import predict_probs
-from .presence import Ranks, apply_presence, fit_presence, frame_ranks, presence_counts, presence_gains
+from .prediction import label_map, predict_probs, view_probs
+from .presence import Ranks, apply_presence, fit_presence, frame_ranks, gone_classes, presence_counts, presence_gains
 from .scenes import colour_floor
 from .viz import thumbnail
 
@@ -80,7 +81,7 @@ def load_run_model(run: Run, folder: DataFolder) -> tuple[torch.nn.Module, str]:
     device = pick_device(run.recipe)
     be_repeatable(device)
     keep_memory()
-    return model.to(device).eval(), device
+    return with_engine(model, run.recipe, device), device
 
 SAMPLE = 200_000  # pixels kept for calibration, over all frames
 TRIED = 4e6       # pixels, as the network sees them, on which the eightfold TTA is tried when the recipe does without
@@ -185,8 +186,11 @@ def final_predict(
 ) -> np.ndarray:             # (H,W) uint8 ids
     "The final prediction of an image: probabilities by the recipe, argmax, presence thresholds."
     thresholds = presence_thresholds(postprocess)      # a temperature changes no argmax
-    probs = predict_probs(model, image, recipe, device)
-    return apply_presence(probs, thresholds) if len(thresholds) else probs.argmax(0).astype(np.uint8)
+    probs, size = view_probs(model, image, recipe, device), image.shape[:2]
+    pred = label_map(probs, *size)                     # a large frame's probabilities are never held at its own size
+    if not len(thresholds): return pred
+    gone = gone_classes(pred, thresholds, len(probs))
+    return label_map(probs, *size, gone) if gone.any() else pred
 
 def presence_thresholds(postprocess: dict) -> np.ndarray: # (C,) in the order of ids; empty for none
     "The thresholds of a postprocess.json, which somebody may have edited."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TTA', 'tile_starts', 'tile_windows', 'blend_weights', 'turn', 'turn_back', 'batch_probs', 'to_tensor', 'tiled_probs',
-           'own_size_probs', 'is_out_of_memory', 'too_large', 'predict_probs']
+           'seen_image', 'is_out_of_memory', 'too_large', 'view_probs', 'predict_probs', 'fit_probs', 'label_map']
 
 # %% ../nbs/06b_prediction.ipynb #06b-pr-003
 from collections.abc import Callable
@@ -55,18 +55,18 @@ TTA = {"none": [(0, False)], "flip": [(0, False), (0, True)], "d4": [(k, m) for 
 
 def batch_probs(model: nn.Module, xb: torch.Tensor, tta: str, temperature: float) -> torch.Tensor: # (B,3,H,W) -> (B,C,H,W)
     "Class probabilities, averaged over the turned copies."
-    def one(k, m):
+    total = None
+    for k, m in TTA[tta]:
         logits = predict_logits(model, turn(xb, k, m).contiguous()).float()
-        return turn_back((logits / temperature).softmax(1), k, m)
-    answers = [one(k, m) for k, m in TTA[tta]]
-    return torch.stack(answers).mean(0) if len(answers) > 1 else answers[0]
+        probs = turn_back((logits / temperature).softmax(1), k, m)
+        total = probs.contiguous() if total is None else total.add_(probs)
+    return total / len(TTA[tta]) if len(TTA[tta]) > 1 else total
 
 # %% ../nbs/06b_prediction.ipynb #06b-pr-020
-def to_tensor(image: np.ndarray, recipe: Recipe, device: str) -> torch.Tensor: # (H,W,3) uint8 -> (1,3,H,W) float32
+def to_tensor(image: np.ndarray, device: str) -> torch.Tensor: # (H,W,3) uint8 -> (1,3,H,W) float32
     "Normalise, and move to the device."
     x = torch.from_numpy((image.astype(np.float32) / 255 - np.float32(NORM_MEAN)) / np.float32(NORM_STD))
-    x = x.permute(2, 0, 1)[None].to(device)
-    return x.contiguous(memory_format=torch.channels_last) if recipe.channels_last else x.contiguous()
+    return x.permute(2, 0, 1)[None].to(device).contiguous()   # the network's weights decide the layout it works in
 
 def tiled_probs(image: np.ndarray, recipe: Recipe, answer: Callable, batch: int = 4) -> np.ndarray: # (C,H,W) float32
     "Probabilities of a large frame from overlapping tiles, `batch` at a time."
@@ -83,23 +83,14 @@ def tiled_probs(image: np.ndarray, recipe: Recipe, answer: Callable, batch: int 
     total /= weight
     return total
 
-# %% ../nbs/06b_prediction.ipynb #06b-pr-030
-def own_size_probs(model: nn.Module, image: np.ndarray, recipe: Recipe, device: str, tta: str, temperature: float) -> np.ndarray:
-    "What `predict_probs` does, whatever state the model is in."
-    h, w = image.shape[:2]
-    size = view_size(h, w, recipe)[::-1]
-    how = cv2.INTER_AREA if size[0] < w else cv2.INTER_LINEAR
-    seen = image if size == (w, h) else cv2.resize(image, size, interpolation=how)
-    def answer(pictures):
-        xb = torch.cat([to_tensor(p, recipe, device) for p in pictures])
-        return batch_probs(model, xb, tta, temperature).cpu().numpy()
-    whole = recipe.view == "resize" or max(seen.shape[:2]) <= recipe.tile
-    probs = answer([seen])[0] if whole else tiled_probs(seen, recipe, answer)
-    if size == (w, h): return probs
-    back = [cv2.resize(p, (w, h), interpolation=cv2.INTER_LINEAR) for p in probs]    # linear keeps the sum at 1
-    return np.stack(back)
+# %% ../nbs/06b_prediction.ipynb #06b-pr-905
+def seen_image(image: np.ndarray, recipe: Recipe) -> np.ndarray: # (H,W,3) uint8 -> (h,w,3) uint8
+    "The frame at the size at which the network sees it."
+    (h, w), (height, width) = image.shape[:2], view_size(*image.shape[:2], recipe)
+    if (h, w) == (height, width): return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if width < w else cv2.INTER_LINEAR)
 
-# %% ../nbs/06b_prediction.ipynb #06b-pr-901
+# %% ../nbs/06b_prediction.ipynb #06b-pr-907
 def is_out_of_memory(error: Exception) -> bool:
     "Whether an error says that memory ran out, on any device."
     signs = "bad_alloc", "could not create a", "Insufficient memory"    # C++; oneDNN, without room for a kernel; OpenCV
@@ -112,6 +103,30 @@ def too_large(height: int, width: int, recipe: Recipe, tta: str) -> AerialsegErr
     return AerialsegError(f"a frame of {height}×{width} does not fit into memory when it is predicted: {' or '.join(ways)}")
 
 # %% ../nbs/06b_prediction.ipynb #06b-pr-021
+def view_probs(
+    model: nn.Module,
+    image: np.ndarray,          # (H,W,3) uint8 RGB
+    recipe: Recipe,             # view, size, scale, tile, overlap
+    device: str = "cpu",
+    tta: str | None = None,     # none, flip, d4; None: the recipe's
+    temperature: float = 1.0,   # logits are divided by it
+) -> np.ndarray:                # (C,h,w) float32, sums to 1 over C
+    "Class probabilities at the size at which the network saw the frame; `AerialsegError` where memory does not suffice."
+    tta, was_training = tta or recipe.tta, model.training
+    def answer(pictures):
+        xb = torch.cat([to_tensor(p, device) for p in pictures])
+        return batch_probs(model, xb, tta, temperature).cpu().numpy()
+    model.eval()
+    try:
+        with torch.inference_mode(), torch.autocast("cuda", enabled=device.startswith("cuda")):
+            seen = seen_image(image, recipe)
+            whole = recipe.view == "resize" or max(seen.shape[:2]) <= recipe.tile
+            return answer([seen])[0] if whole else tiled_probs(seen, recipe, answer)
+    except Exception as e:
+        if is_out_of_memory(e): raise too_large(*image.shape[:2], recipe, tta) from e
+        raise
+    finally: model.train(was_training)
+
 def predict_probs(
     model: nn.Module,
     image: np.ndarray,          # (H,W,3) uint8 RGB
@@ -120,13 +135,25 @@ def predict_probs(
     tta: str | None = None,     # none, flip, d4; None: the recipe's
     temperature: float = 1.0,   # logits are divided by it
 ) -> np.ndarray:                # (C,H,W) float32, sums to 1 over C
-    "Class probabilities at the frame's own size; `AerialsegError` where memory does not suffice."
-    tta, was_training = tta or recipe.tta, model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), torch.autocast("cuda", enabled=device.startswith("cuda")):
-            return own_size_probs(model, image, recipe, device, tta, temperature)
-    except Exception as e:
-        if is_out_of_memory(e): raise too_large(*image.shape[:2], recipe, tta) from e
-        raise
-    finally: model.train(was_training)
+    "Class probabilities at the frame's own size."
+    probs, (h, w) = view_probs(model, image, recipe, device, tta, temperature), image.shape[:2]
+    return probs if probs.shape[1:] == (h, w) else np.stack([fit_probs(p, h, w) for p in probs])
+
+def fit_probs(p: np.ndarray, height: int, width: int) -> np.ndarray: # (h,w) -> (height,width)
+    "One class's probabilities at another size; linear keeps the classes' sum at 1."
+    return p if p.shape == (height, width) else cv2.resize(p, (width, height), interpolation=cv2.INTER_LINEAR)
+
+# %% ../nbs/06b_prediction.ipynb #06b-pr-901
+def label_map(
+    probs: np.ndarray,               # (C,h,w) float32
+    height: int, width: int,         # size of the answer
+    gone: np.ndarray | None = None,  # (C,) bool, classes that may not win
+) -> np.ndarray:                     # (height,width) uint8 ids
+    "Argmax at another size, holding one class at a time."
+    kept = [c for c in range(len(probs)) if gone is None or not gone[c]]
+    best, pred = np.array(fit_probs(probs[kept[0]], height, width), order="C"), np.full((height, width), kept[0], np.uint8)
+    for c in kept[1:]:
+        p = fit_probs(probs[c], height, width)
+        np.maximum(pred, (p > best) * np.uint8(c), out=pred)    # ids ascend, so the latest winner is the largest
+        np.maximum(best, p, out=best)
+    return pred
