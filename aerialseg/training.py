@@ -34,7 +34,7 @@ from .core import (IGNORE_INDEX, AerialsegError, Recipe, Run, Taxonomy, atomic_p
 from .folder import DataFolder, open_folder
 from .loading import make_loader, watched_workers
 from .metrics import class_iou, count_table, mean_dice, miou
-from .model import model_for, predict_logits, save_model
+from .model import checkpoint_blocks, model_for, predict_logits, save_model
 from .prediction import predict_probs
 from .viz import save_figure
 
@@ -115,6 +115,7 @@ class Trainer:
             project_config=ProjectConfiguration(project_dir=str(run.folder), logging_dir=str(run.folder)))
         model = model_for(r, self.taxonomy.n_classes)
         model = model.to(memory_format=torch.channels_last) if r.channels_last else model
+        if r.checkpointing: checkpoint_blocks(model)
         loader = make_loader(Run(run.folder, self.share(r)), "train", make_transform(r, train=True))
         if own := self.accelerator.process_index: torch.manual_seed(r.seed + own)      # another dropout on each device
         self.model, self.optimizer, self.loader = self.accelerator.prepare(model, make_optimizer(model, r), loader)
