@@ -227,7 +227,7 @@ def save_classes(taxonomy: Taxonomy, path: str | Path) -> None:
     save_table(pd.DataFrame(columns), path)
 
 # %% ../nbs/00_core.ipynb #00-cor-030
-WHERE = ("device", "engine", "workers", "cache_gb")  # settings that only say where and how a run computes, not what
+WHERE = ("device", "engine", "workers", "cache_gb", "checkpointing")  # settings that only say where and how a run computes, not what
 
 @dataclass(frozen=True)
 class Recipe:
@@ -281,6 +281,7 @@ class Recipe:
     workers: int = -1                 # loader processes; -1: chosen for the machine
     cache_gb: float = 8.0             # largest size of the decoded frames kept on disk; 0: none
     channels_last: bool = True
+    checkpointing: bool = False       # keep only what enters each block, compute the rest again: less memory, more time
     # prediction
     tile: int = 512                   # frames larger than this are predicted in tiles
     overlap: int = 64                 # pixels that neighbouring tiles share

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['ARCHS', 'OFFLINE', 'conv_block', 'SmallUNet', 'predict_logits', 'offline_weights', 'decoder_shape', 'make_model',
-           'explain', 'load_encoder', 'model_for', 'save_model', 'make_parent', 'load_info', 'load_weights',
-           'load_model']
+           'explain', 'load_encoder', 'model_for', 'blocks_of', 'still_statistics', 'run_block', 'checkpoint_blocks',
+           'save_model', 'make_parent', 'load_info', 'load_weights', 'load_model']
 
 # %% ../nbs/06_model.ipynb #06-mod-003
 import importlib.util, os, re, tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 import segmentation_models_pytorch as smp
@@ -20,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from .core import (AerialsegError, Recipe, Taxonomy, atomic_path, check_file, check_setting, load_json, one_line,
                             save_json)
@@ -138,6 +141,41 @@ def load_encoder(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
 def model_for(recipe: Recipe, n_classes: int) -> nn.Module:
     "The recipe's network."
     return make_model(recipe.arch, recipe.encoder, recipe.weights, n_classes, recipe.decoder_channels)
+
+# %% ../nbs/06_model.ipynb #06-mod-906
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    "The blocks that a network is a chain of: elements of its lists that hold two layers with weights or more."
+    lists = nn.Sequential, nn.ModuleList, nn.ModuleDict
+    def walk(module, listed):
+        inner = isinstance(module, lists)
+        if not inner and listed: found = []        # a block: not looked into
+        else: found = [b for child in module.children() for b in walk(child, inner)]
+        layers = sum(bool(m._parameters) for m in module.modules())
+        return found or ([module] if listed and layers > 1 else [])
+    return walk(model, False)
+
+@contextmanager
+def still_statistics(block: nn.Module) -> Iterator[None]:
+    "Within this, batch normalisation in training mode leaves its running statistics as they are."
+    kept = [(m, m.momentum, m.num_batches_tracked) for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for m, *_ in kept: m.momentum, m.num_batches_tracked = 0.0, None
+    try: yield
+    finally:
+        for m, momentum, number in kept: m.momentum, m.num_batches_tracked = momentum, number
+
+# %% ../nbs/06_model.ipynb #06-mod-907
+def run_block(block: nn.Module, *args, **kwargs):
+    "A block's forward pass; where gradients will be asked for, only what enters it is kept."
+    forward = type(block).forward
+    if not (block.training and torch.is_grad_enabled()): return forward(block, *args, **kwargs)
+    return checkpoint(forward, block, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), still_statistics(block)), **kwargs)
+
+def checkpoint_blocks(
+    model: nn.Module,       # changed in place; names and values of its weights stay
+) -> nn.Module:             # the same model
+    "Train with activation checkpointing: every block of `blocks_of` is computed again in the backward pass."
+    for block in blocks_of(model): block.forward = partial(run_block, block)
+    return model
 
 # %% ../nbs/06_model.ipynb #06-mod-033
 def save_model(model: nn.Module, folder: str | Path, taxonomy: Taxonomy, recipe: Recipe) -> None:

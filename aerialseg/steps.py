@@ -26,7 +26,7 @@ from .core import AerialsegError, Recipe, Run, be_repeatable, keep_memory, load_
 from .folder import open_folder
 from .learning import make_optimizer, make_scheduler, segmentation_loss
 from .loading import make_loader
-from .model import model_for, predict_logits
+from .model import checkpoint_blocks, model_for, predict_logits
 from .prediction import is_out_of_memory
 
 # %% ../nbs/07e_steps.ipynb #07e-st-008
@@ -54,6 +54,7 @@ class Trainer:
             log_with="tensorboard",
             project_config=ProjectConfiguration(project_dir=str(run.folder), logging_dir=str(run.folder)))
         model = model_for(r, self.taxonomy.n_classes)
+        if r.checkpointing: checkpoint_blocks(model)
         model = model.to(memory_format=torch.channels_last) if r.channels_last else model
         loader = make_loader(Run(run.folder, self.share(r)), "train", make_transform(r, train=True))
         if own := self.accelerator.process_index: torch.manual_seed(r.seed + own)      # another dropout on each device

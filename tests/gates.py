@@ -28,7 +28,7 @@ def sh(*command: str) -> None:
 
 def prints() -> dict[str, str]:
     "What every notebook and module looks like now."
-    files = [*ROOT.glob("nbs/**/*.ipynb"), *ROOT.glob("aerialseg/*.py"), ROOT / "README.md"]
+    files = [*ROOT.glob("nbs/**/*.ipynb"), *ROOT.glob("aerialseg/**/*.py"), ROOT / "README.md"]
     return {str(f.relative_to(ROOT)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(files)
             if ".ipynb_checkpoints" not in f.parts}
 
@@ -97,7 +97,7 @@ def run_notebooks() -> None:
     from nbclient import NotebookClient
     from aerialseg.runner import collapse
     os.environ.pop("MPLBACKEND", None)     # pictures go into the notebooks
-    chosen = sys.argv[2:] or sorted(str(p) for p in (ROOT / "nbs").glob("*.ipynb"))
+    chosen = sys.argv[2:] or [str(p) for folder in ("nbs", "nbs/studies") for p in sorted((ROOT / folder).glob("*.ipynb"))]
     for path in map(Path, chosen):
         start, nb = time.perf_counter(), nbformat.read(path, 4)
         NotebookClient(nb, timeout=900, extra_arguments=["--log-level=50"], resources={"metadata": {"path": str(path.parent)}}).execute()

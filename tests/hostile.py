@@ -538,7 +538,7 @@ VALUES = {"seed": (-1, 2**80, 1.5, "1", True, None, [1], {}, float("nan")),
           "decoder_channels": ([1.5], ["a"], [[1]], [None], [-1], [10**9], 7, "12", {}, [True]), "arch": (5, None),
           "device": (None, 1), "valid_share": (0.0, 1.0, 5), "overlap": (512, 8192),
           "ce_weight": (float("nan"),), "unknown": (1,), "__class__": (1,), "encoder": (["os"], KeyError),
-          "tta": ("D4", None), "ema": (1.0,), "channels_last": (0, "true"), "data": (5, None)}
+          "tta": ("D4", None), "ema": (1.0,), "channels_last": (0, "true"), "checkpointing": (1, "yes"), "data": (5, None)}
 for name, values in VALUES.items():
     for v in values: add("recipes", f"{name}={'missing' if v is KeyError else repr(v)}", setting(name, v), recipe,
     "recipe.json")
