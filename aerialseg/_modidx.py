@@ -159,6 +159,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'aerialseg.engine.OnnxModel.__init__': ('engine.html#onnxmodel.__init__', 'aerialseg/engine.py'),
                                   'aerialseg.engine.OnnxModel.forward': ('engine.html#onnxmodel.forward', 'aerialseg/engine.py'),
                                   'aerialseg.engine.model_to_onnx': ('engine.html#model_to_onnx', 'aerialseg/engine.py'),
+                                  'aerialseg.engine.muted': ('engine.html#muted', 'aerialseg/engine.py'),
                                   'aerialseg.engine.need_onnx': ('engine.html#need_onnx', 'aerialseg/engine.py'),
                                   'aerialseg.engine.onnx_gap': ('engine.html#onnx_gap', 'aerialseg/engine.py'),
                                   'aerialseg.engine.save_onnx': ('engine.html#save_onnx', 'aerialseg/engine.py'),

