@@ -151,7 +151,7 @@ def study(
 
       aerialseg study time_to_quality --size tiny --out /tmp/try
     """
-    from aerialseg.runner import Stopped, parameters_for, run_notebook, stoppable
+    from aerialseg.runner import Stopped, parameter_names, parameters_for, run_notebook, stoppable
     from aerialseg.study import keep_results, question, studies
     there = studies()
     if not name:
@@ -160,7 +160,10 @@ def study(
     if name not in there: raise AerialsegError(f"there is no study {name!r}: choose one of {', '.join(there)}")
     if size not in ("tiny", "full"): raise AerialsegError(f"a study has no size {size!r}: choose full or tiny")
     folder = Path(out or f"runs/studies/{name}-{size}").resolve()
-    wanted = parameters_for(there[name], {"out": str(folder), "size": size, "processes": processes})
+    known, wanted = parameter_names(there[name]), {"out": str(folder), "size": size}
+    if "processes" in known: wanted |= {"processes": processes}
+    elif processes > 1: raise AerialsegError(f"the study {name} measures one thing at a time: leave --processes out")
+    parameters_for(there[name], wanted)
     try:
         with stoppable(): run_notebook(there[name], folder / there[name].name, wanted)
     except Stopped as e: end("stopped; the same command goes on from here", 128 + e.number)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['validate', 'train_epoch', 'last_scores', 'save_checkpoint', 'load_checkpoint', 'take_up', 'validate_together',
-           'peak_memory_mb', 'judge', 'fit', 'train']
+           'judge', 'fit', 'train']
 
 # %% ../nbs/08_training.ipynb #08-tra-004
-import resource, time
+import time
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from accelerate.utils import broadcast, gather_object
 from tqdm.std import tqdm
 
-from .core import AerialsegError, Recipe, Run, atomic_path, check_file, load_table, one_line, progress, save_table
+from .core import AerialsegError, Recipe, Run, atomic_path, check_file, load_table, one_line, peak_memory_mb, progress, save_table
 from .curves import CURVES
 from .folder import DataFolder
 from .learning import segmentation_loss
@@ -111,11 +111,6 @@ def validate_together(t: Trainer) -> tuple[np.ndarray, float]: # counts (N,C,3) 
     return counts, float(np.average([loss for *_, loss in parts], weights=[len(part) for _, part, _ in parts]))
 
 # %% ../nbs/08_training.ipynb #08-tra-030
-def peak_memory_mb(device: str) -> float:
-    "Peak memory so far: of the allocator on CUDA, of the process elsewhere."
-    if device.startswith("cuda"): return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
 def judge(t: Trainer, row: dict) -> None:
     "Validate, add the scores to the epoch's row, keep the model if it is the best so far."
     counts, loss = validate_together(t)

@@ -51,6 +51,7 @@ def timed_steps(rank: int, world: int, port: int, settings: dict, batch: int, st
 
 def time_steps(world: int, batch: int, settings: dict, steps: int = 5) -> list[float]: # seconds of each step
     "Steps of `world` processes with `batch` images each."
+    from aerialseg.studies.many_devices import timed_steps      # by the module's name: what a notebook defines no child could find
     context = mp.get_context("spawn")
     answers = context.SimpleQueue()
     mp.start_processes(timed_steps, (world, free_port(), settings, batch, steps, answers), world, start_method="spawn")

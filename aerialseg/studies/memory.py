@@ -25,9 +25,12 @@ from torch.utils._pytree import tree_leaves
 
 from ..core import AerialsegError, Recipe, create_run, load_table, make_recipe, one_line, pick_device, progress, save_table
 from ..dataset import make_split
+from ..learning import make_optimizer, segmentation_loss
 from ..model import checkpoint_blocks, model_for, predict_logits
+from ..prediction import is_out_of_memory
 from ..scenes import scenes_for
-from ..training import is_out_of_memory, make_optimizer, pick_precision, segmentation_loss, train
+from ..steps import pick_precision
+from ..training import train
 
 # %% ../../nbs/studies/25_memory.ipynb #25-mem-007
 def storage_key(t: torch.Tensor) -> int:
