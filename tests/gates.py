@@ -51,7 +51,7 @@ def make_readme() -> None:
     shutil.rmtree(ROOT / "README_files", ignore_errors=True)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = readme.replace("](images/", "](nbs/images/")
-    (ROOT / "README.md").write_text(re.sub(r"\]\((\w+\.ipynb)\)", r"](nbs/\1)", readme), encoding="utf-8")
+    (ROOT / "README.md").write_text(re.sub(r"\]\(((?:studies/)?\w+\.ipynb)\)", r"](nbs/\1)", readme), encoding="utf-8")
 
 
 def results() -> None:
