@@ -175,6 +175,7 @@ def show_gains(rows: pd.DataFrame, base: str, score: str = "miou", title: str = 
             ax.plot(own[g.arm] - own[base], [k] * len(own), ".", color="#23262b", ms=4, alpha=.6)
             ax.plot(g.gain, k, "o", color="#23262b", ms=6)
         ax.axvline(0, color="#888", lw=1)
+        ax.margins(y=.15)
         ax.set(yticks=range(len(gains)), yticklabels=gains.arm, xlabel=f"gain in {score} over «{base}»", title=data)
     axes[0, 0].invert_yaxis()
     if title: fig.suptitle(title)
