@@ -35,22 +35,31 @@ def test_aeroscapes_frames_draw():
         assert overlay(image, mask, folder.taxonomy).shape == image.shape
 
 
-@pytest.mark.skipif("AERIALSEG_SLOW" not in os.environ, reason="takes a quarter of an hour: set AERIALSEG_SLOW=1")
+@pytest.mark.skipif("AERIALSEG_SLOW" not in os.environ, reason="takes twenty minutes of a core: set AERIALSEG_SLOW=1")
 def test_aeroscapes_frames_are_overfitted(tmp_path):
-    "Nine frames by heart: mIoU > 0.9 over the classes that hold more than 0.5 % of the pixels."
+    """Nine frames by heart: mIoU > 0.9 over the classes that hold more than 0.5 % of the pixels (0.904 when last measured).
+
+    Half scale is enough (masks made smaller and larger again keep 0.98) and shows the network four times as much a second;
+    small windows around rare classes are what people, cars and poles need. At native scale with windows of 192 it was 0.62 after
+    half of the time, at half scale with windows of 192 and fewer rare ones 0.85 after four fifths of it."""
+    import torch
     from aerialseg.metrics import class_iou
     from aerialseg.training import Trainer, fit, validate
-    run = real_run(tmp_path, "aeroscapes9", height=256, width=256, augmentation="none", rare_share=0.7, epoch_images=160,
-                   batch=8, epochs=40, valid_every=40, lr=3e-3, ema=0.9, tta="none", tile=1280, workers=0)
+    run = real_run(tmp_path, "aeroscapes9", scale=0.5, height=128, width=128, augmentation="none", rare_share=0.85, epoch_images=600,
+                   batch=8, epochs=40, valid_every=40, lr=3e-3, warmup_share=0.1, weight_decay=0.0, ema=0.98, tta="none", tile=1280, workers=0)
     folder = open_folder(run.data)
     rows = [(i, s, str(k), 0.0) for k, i in enumerate(folder.train) for s in (["train", "valid"] if k == 0 else ["train"])]
     save_table(pd.DataFrame(rows, columns=["ImageID", "split", "group", "background_ratio"]), run / "split.csv")
-    trainer = Trainer(run)
-    fit(trainer)
-    counts, _ = validate(trainer.judged, folder, list(folder.train), run.recipe)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)                  # the number of threads changes sums, and with them the last digits
+    try:
+        trainer = Trainer(run)
+        fit(trainer)
+        counts, _ = validate(trainer.judged, folder, list(folder.train), run.recipe)
+    finally: torch.set_num_threads(threads)
     share = counts[..., 0].sum(0) + counts[..., 2].sum(0)
     common = share / share.sum() > 0.005
-    assert common.sum() >= 4 and np.nanmean(class_iou(counts)[common]) > 0.9
+    assert common.sum() == 8 and np.nanmean(class_iou(counts)[common]) > 0.9
 
 
 def test_houston_trains_on_crops_and_is_predicted_at_native_size(tmp_path):
