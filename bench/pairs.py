@@ -42,4 +42,23 @@ def save(rows: list[dict], name: str) -> None:
     commit = subprocess.run(["git", "rev-parse", "--short=8", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
     table = pd.DataFrame(rows).assign(commit=commit or "–", cpu=cpu_name(), python=platform.python_version())
     table.round(3).to_csv(HERE / f"{name}.csv", index=False)
-    print(f"{HERE / name}.csv written")
+    draw(table[table.ratio.notna()] if "ratio" in table else table[:0], name)
+    print(f"{HERE / name}.csv and .png written")
+
+
+def draw(table: pd.DataFrame, name: str) -> None:
+    "bench/NAME.png: the median ratio of each pair, its spread, and the aim where there is one."
+    import matplotlib
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+    fig, ax = plt.subplots(figsize=(10, .42 * len(table) + 1), dpi=80, constrained_layout=True)
+    for k, r in enumerate(table.itertuples()):
+        ax.plot([r.ratio_min, r.ratio_max], [k, k], lw=5, color="#9db8cc", solid_capstyle="round")
+        ax.plot(r.ratio, k, "o", color="#23262b")
+        if r.target == r.target and r.target is not None: ax.plot(r.target, k, "|", color="#b0552f", ms=16, mew=2)
+    ax.axvline(1, color="#888", lw=1)
+    ax.set(yticks=range(len(table)), yticklabels=table.what, xscale="log", xlabel="times as long as ours (red: the aim)")
+    ax.margins(y=.1)
+    ax.invert_yaxis()
+    fig.savefig(HERE / f"{name}.png")
+    plt.close(fig)
