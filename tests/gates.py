@@ -101,7 +101,10 @@ def run_notebooks() -> None:
     for path in map(Path, chosen):
         start, nb = time.perf_counter(), nbformat.read(path, 4)
         NotebookClient(nb, timeout=900, extra_arguments=["--log-level=50"], resources={"metadata": {"path": str(path.parent)}}).execute()
-        nbformat.write(lighten(collapse(nb)), path)
+        nb = collapse(nb)
+        for c in nb.cells:      # progress bars are for who waits
+            if "outputs" in c: c.outputs = [o for o in c.outputs if o.get("name") != "stderr"]
+        nbformat.write(lighten(nb), path)
         print(f"{path.name:32s} {time.perf_counter() - start:6.1f} s  {path.stat().st_size / 1e3:6.0f} kB", flush=True)
     sh("nbdev-clean")
 
