@@ -821,6 +821,7 @@ def watch(event, args):
     if event == "open" and isinstance(args[2], int) and args[2] & WRITES and isinstance(args[0], (str, bytes)):
         path = os.path.abspath(os.fsdecode(args[0]))
         if not path.startswith((where + "/", "/dev/null")): DEEDS.append(f"writes {path}")
+    elif event == "ctypes.dlopen" and args[0] is None: pass      # this process itself: nothing is loaded
     elif event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.fork", "socket.connect",
     "socket.getaddrinfo", "ctypes.dlopen"):
         DEEDS.append(f"{event} {args}"[:200])
