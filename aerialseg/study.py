@@ -189,7 +189,7 @@ def results_folder() -> Path:
 def load_study(name: str) -> pd.DataFrame: # as study.csv
     "The committed table of a full study."
     path = results_folder() / f"{name}.csv"
-    if not path.exists(): raise AerialsegError(f"{path} is missing: the full study has not been run; `aerialseg study {name} --size full` makes it")
+    if not path.exists(): raise AerialsegError(f"nbs/studies/results/{path.name} is missing: the full study has not been run; `aerialseg study {name} --size full` makes it")
     return load_table(path)
 
 def study_data(real: bool = True) -> dict[str, str]: # name: folder; the built-in scenes have none
