@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-import aerialseg
 from .core import AerialsegError, Recipe, Run, create_run, load_json, load_table, locked, make_recipe, progress, remove, save_table
 from .dataset import make_split
 from .manifest import code_state
+from .runner import notebooks_folder
 from .scenes import scenes_for
 from .training import train
 
@@ -184,7 +184,7 @@ def show_gains(rows: pd.DataFrame, base: str, score: str = "miou", title: str = 
 # %% ../nbs/11b_study.ipynb #11b-st-022
 def results_folder() -> Path:
     "Where the tables of full studies are kept."
-    return Path(aerialseg.__file__).resolve().parents[1] / "nbs" / "studies" / "results"
+    return notebooks_folder() / "studies" / "results"
 
 def load_study(name: str) -> pd.DataFrame: # as study.csv
     "The committed table of a full study."
@@ -194,7 +194,7 @@ def load_study(name: str) -> pd.DataFrame: # as study.csv
 
 def study_data(real: bool = True) -> dict[str, str]: # name: folder; the built-in scenes have none
     "What studies run on: the scenes and, where it is there, a folder of real drone pictures beside the checkout."
-    folder = Path(aerialseg.__file__).resolve().parents[2] / "shared" / "real" / "drone6"
+    folder = notebooks_folder().parents[1] / "shared" / "real" / "drone6"
     return {"scenes": ""} | ({"drone6": str(folder)} if real and folder.exists() else {})
 
 def studies(folder: Path | None = None) -> dict[str, Path]: # name without its number: notebook
@@ -210,7 +210,7 @@ def question(path: Path) -> str:
 
 def keep_results(out: Path, name: str) -> list[str]: # the files written
     "Put the tables of a finished full study where the notebooks read them; times and scores with four digits."
-    kept = {"study": f"{name}.csv", "history": f"{name}_history.csv"}
-    for table, file in kept.items():
-        if (out / f"{table}.csv").exists(): save_table(load_table(out / f"{table}.csv").round(4), results_folder() / file)
-    return [str(results_folder() / f) for t, f in kept.items() if (out / f"{t}.csv").exists()]
+    files = {out / "study.csv": results_folder() / f"{name}.csv", out / "history.csv": results_folder() / f"{name}_history.csv"}
+    there = {table: file for table, file in files.items() if table.exists()}
+    for table, file in there.items(): save_table(load_table(table).round(4), file)
+    return [str(file) for file in there.values()]
