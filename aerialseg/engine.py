@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .core import AerialsegError, Recipe, atomic_path, one_line
+from .core import AerialsegError, Recipe, atomic_path, keep_memory, one_line
 
 # %% ../nbs/06c_engine.ipynb #06c-en-008
 def need_onnx() -> None:
@@ -85,6 +85,7 @@ def with_engine(
     "The model on its device, ready to predict, computed by the engine that the recipe asks for."
     if recipe.engine == "onnx" and device != "cpu":
         raise AerialsegError(f"setting engine=onnx computes on the CPU, but the device is {device}: set device=cpu, or engine=auto")
+    keep_memory()
     if recipe.engine != "torch" and device == "cpu":
         try: return OnnxModel(model_to_onnx(model.to(device).eval())).eval()
         except AerialsegError:

@@ -15,7 +15,7 @@ import torch
 
 from .boundary import boundary_counts, boundary_f, boundary_scores, boundary_width
 from .calibration import apply_temperature, calibration_error, cross_fit, fit_temperature, reliability
-from .core import (IGNORE_INDEX, AerialsegError, Recipe, Run, atomic_path, be_repeatable, keep_memory, load_table, pick_device, progress,
+from .core import (IGNORE_INDEX, AerialsegError, Recipe, Run, atomic_path, be_repeatable, load_table, pick_device, progress,
                             save_json)
 from .engine import with_engine
 from .folder import DataFolder, open_folder
@@ -80,7 +80,6 @@ def load_run_model(run: Run, folder: DataFolder) -> tuple[torch.nn.Module, str]:
                              f"{', '.join(folder.taxonomy.names)}: use the data it was trained on")
     device = pick_device(run.recipe)
     be_repeatable(device)
-    keep_memory()
     return with_engine(model, run.recipe, device), device
 
 SAMPLE = 200_000  # pixels kept for calibration, over all frames
