@@ -15,11 +15,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 
-from ..core import make_recipe, peak_memory_mb, save_table
+from ..core import AerialsegError, make_recipe, peak_memory_mb, save_table
 from ..dataset import audit, choose_split, leak_report
 from ..eda import frame_table
 from ..folder import DataFolder, open_folder
@@ -117,6 +118,7 @@ def measure_growth(sizes: dict[str, list[int]], out: Path) -> pd.DataFrame: # ax
 # %% ../../nbs/studies/27_growth.ipynb #27-gr-013
 def slope(sizes: np.ndarray, seconds: np.ndarray) -> float:
     "Exponent of growth: 1 is proportional, 2 quadratic."
+    if len(set(sizes)) < 2: raise AerialsegError("one size says nothing about growth: measure at two sizes or more")
     return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
 
 def growth_table(table: pd.DataFrame, upper: int = 3) -> pd.DataFrame: # axis, step, size, seconds, slope, added_mb
@@ -133,7 +135,6 @@ WORDS = {"frames": "frames", "classes": "classes", "side": "pixels a side of one
 
 def show_growth(table: pd.DataFrame):
     "Seconds against size, one panel an axis; grey lines have slope 1 (in pixels for `side`)."
-    import matplotlib.pyplot as plt
     axes_there = list(dict.fromkeys(table["axis"]))
     fig, axes = plt.subplots(1, len(axes_there), figsize=(4.2 * len(axes_there), 3.4), dpi=80, squeeze=False, constrained_layout=True)
     for ax, axis in zip(axes[0], axes_there):

@@ -6,6 +6,7 @@
 __all__ = ['SOURCE', 'THIRD', 'COLOURS', 'speed_arms', 'variant_arms', 'time_to_reach', 'curves', 'reach_table', 'show_curves']
 
 # %% ../../nbs/studies/26_time_to_quality.ipynb #26-sp-004
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -63,7 +64,6 @@ COLOURS = {"source": "#b0552f", "ours": "#2f6690", "ours, a third": "#6fa8c9"}
 
 def show_curves(points: pd.DataFrame, rows: pd.DataFrame, score: str = "miou"):
     "Score against seconds, one thin line a seed; the dotted line is where the source's method ends."
-    import matplotlib.pyplot as plt
     sets = list(dict.fromkeys(points.data))
     fig, axes = plt.subplots(1, len(sets), figsize=(5 * len(sets), 3.2), dpi=80, squeeze=False, constrained_layout=True)
     for ax, data in zip(axes[0], sets):
