@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
 from tqdm.std import tqdm
 
 from .augmentation import make_transform
@@ -53,10 +54,10 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision=pick_precision(r, self.device), cpu=self.device == "cpu",
             log_with="tensorboard",
             project_config=ProjectConfiguration(project_dir=str(run.folder), logging_dir=str(run.folder)))
-        model = model_for(r, self.taxonomy.n_classes)
+        model = self.network()
         if r.checkpointing: checkpoint_blocks(model)
         model = model.to(memory_format=torch.channels_last) if r.channels_last else model
-        loader = make_loader(Run(run.folder, self.share(r)), "train", make_transform(r, train=True))
+        loader = self.batches(Run(run.folder, self.share(r)))
         if own := self.accelerator.process_index: torch.manual_seed(r.seed + own)      # another dropout on each device
         self.model, self.optimizer, self.loader = self.accelerator.prepare(model, make_optimizer(model, r), loader)
         self.steps = r.epochs * -(-len(self.loader) // r.accumulate)
@@ -65,6 +66,19 @@ class Trainer:
                                  multi_avg_fn=get_ema_multi_avg_fn(r.ema)) if r.ema else None
         self.epoch, self.best, self.stale, self.history = 0, -np.inf, 0, []
         self.micro, self.skipped, self.in_a_row = self.share(r).batch, 0, 0      # images at a time; steps without an update
+
+    def network(self) -> torch.nn.Module:
+        "The network to train, by the recipe."
+        return model_for(self.recipe, self.taxonomy.n_classes)
+
+    def batches(self, run: Run) -> DataLoader:
+        "The training batches, by the recipe of this device's share."
+        return make_loader(run, "train", make_transform(run.recipe, train=True))
+
+    def loss(self, batch: dict) -> torch.Tensor: # scalar
+        "What a step lowers, on a batch or a piece of one."
+        logits = predict_logits(self.model, batch["image"])                           # (B,C,H,W)
+        return segmentation_loss(logits, batch["mask"], self.recipe.ce_weight, self.recipe.dice_weight)
 
     def share(self, r: Recipe) -> Recipe:
         "The recipe for one of several devices: its share of each batch."
@@ -103,11 +117,10 @@ def gradients(t: Trainer, window: list[dict]) -> tuple[float, int]: # mean loss,
     images, total = sum(len(p["image"]) for p in parts), 0.0
     for k, part in enumerate(parts, 1):
         with nullcontext() if k == len(parts) else t.accelerator.no_sync(t.model):    # several devices speak once a step
-            logits = predict_logits(t.model, part["image"])                           # (B,C,H,W)
-            loss = segmentation_loss(logits, part["mask"], t.recipe.ce_weight, t.recipe.dice_weight)
+            loss = t.loss(part)
             stop_if_not_finite(loss, part, t)
-            t.accelerator.backward(loss * (len(logits) / images))
-        total += loss.item() * len(logits)
+            t.accelerator.backward(loss * (len(part["image"]) / images))
+        total += loss.item() * len(part["image"])
     return total / images, images
 
 # %% ../nbs/07e_steps.ipynb #07e-st-024

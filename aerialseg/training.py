@@ -8,6 +8,7 @@ __all__ = ['validate', 'train_epoch', 'last_scores', 'save_checkpoint', 'load_ch
 
 # %% ../nbs/08_training.ipynb #08-tra-004
 import time
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -144,9 +145,12 @@ def fit(t: Trainer) -> None:
             t.accelerator.log({k: v for k, v in row.items() if np.isfinite(v)}, step=t.epoch)
 
 # %% ../nbs/08_training.ipynb #08-tra-033
-def train(run: Run) -> pd.DataFrame: # the history
+def train(
+    run: Run,
+    trainer: Callable[[Run], Trainer] = Trainer,   # another way of training: a class that inherits from it
+) -> pd.DataFrame:                                 # the history
     "Train the run's model, going on from its checkpoint if there is one; writes model/, history.csv, curves, logs."
-    t = Trainer(run)
+    t = trainer(run)
     if load_checkpoint(t) and t.accelerator.is_main_process:      # it may have been killed between this file and the next: the checkpoint knows more
         save_table(pd.DataFrame(t.history), run / "history.csv")
     told = ("profile", "arch", "encoder", "lr", "batch", "height", "width", "augmentation")
