@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LARGEST', 'DEPTH', 'too_small', 'gone_classes', 'apply_presence', 'Ranks', 'frame_ranks', 'without', 'presence_dice',
-           'presence_counts', 'best_threshold', 'fit_presence', 'presence_gains']
+           'presence_counts', 'best_threshold', 'fit_presence', 'cross_fitted_counts', 'presence_gains']
 
 # %% ../nbs/08c_presence.ipynb #08c-pr-003
 from dataclasses import dataclass
@@ -110,14 +110,14 @@ def fit_presence(frames: list[Ranks], rounds: int = 2) -> np.ndarray: # (C,) sha
     return thresholds
 
 # %% ../nbs/08c_presence.ipynb #08c-pr-027
-def presence_gains(frames: list[Ranks], groups: np.ndarray, folds: int = 5) -> np.ndarray | None: # (N,)
-    "Each frame's gain in mean Dice under thresholds learned on other groups; None where there is one group."
+def cross_fitted_counts(frames: list[Ranks], groups: np.ndarray, folds: int = 5) -> np.ndarray | None: # (N,C,3) int64
+    "Each frame's counts under thresholds learned on other groups; None where there is one group."
     fold = deal_groups(groups, folds)
     if fold.max(initial=0) == 0: return None
-    gains = np.zeros(len(frames))
-    for k in range(fold.max() + 1):
-        thresholds = fit_presence([r for r, f in zip(frames, fold) if f != k])
-        for i in np.flatnonzero(fold == k):
-            gone = too_small(frames[i].share, thresholds)
-            gains[i] = presence_dice(frames[i], gone) - presence_dice(frames[i], gone & False)
-    return gains
+    thresholds = [fit_presence([r for r, f in zip(frames, fold) if f != k]) for k in range(fold.max() + 1)]
+    return np.array([presence_counts(r, thresholds[f]) for r, f in zip(frames, fold)])
+
+def presence_gains(frames: list[Ranks], groups: np.ndarray, folds: int = 5) -> np.ndarray | None: # (N,)
+    "Each frame's gain in mean Dice under thresholds learned on other groups; None where there is one group."
+    after, before = cross_fitted_counts(frames, groups, folds), counts_of(np.array([r.matrix for r in frames]))
+    return None if after is None else image_dice(after).mean(1) - image_dice(before).mean(1)

@@ -6,7 +6,8 @@ import torch
 from test_training import tiny_run, weights
 
 from aerialseg.core import make_recipe
-from aerialseg.studies.memory import GB, batch_line, largest_batch, step_bytes, step_fits
+from aerialseg.footprint import GB, batch_line, largest_batch, step_bytes
+from aerialseg.studies.memory import step_fits
 from aerialseg.training import train
 
 
