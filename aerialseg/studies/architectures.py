@@ -33,7 +33,7 @@ def decoders() -> dict[str, dict]: # all over Lite0 with ImageNet weights
             ("FPN", "fpn", (), 120), ("DeepLabV3+", "deeplabv3plus", (), 120)]
     return {name: {"arch": arch, "decoder_channels": channels, "epoch_images": images} for name, arch, channels, images in rows}
 
-REAL = ("light FPN", "light SegFormer", "U-Net", "DeepLabV3+")      # those tried on real pictures too
+REAL = ("light FPN", "light SegFormer", "U-Net")      # those tried on real pictures too
 
 def encoders() -> dict[str, dict]: # all under the light FPN, from random weights
     "Encoders by the name that a figure shows."
