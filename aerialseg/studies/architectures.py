@@ -31,14 +31,14 @@ def decoders() -> dict[str, dict]: # all over Lite0 with ImageNet weights
     "Networks by the name that a figure shows; images an epoch, so that all take the same seconds."
     rows = [("light FPN", "fpn", LIGHT_FPN, 224), ("light U-Net", "unet", LIGHT_UNET, 160), ("light UperNet", "upernet", (64,), 160),
             ("light SegFormer", "segformer", (64,), 208), ("U-Net", "unet", (), 104), ("U-Net++", "unetplusplus", (), 80), ("MAnet", "manet", (), 104),
-            ("FPN", "fpn", (), 120), ("DeepLabV3+", "deeplabv3plus", (), 120)]
+            ("DeepLabV3+", "deeplabv3plus", (), 120)]
     return {name: {"arch": arch, "decoder_channels": channels, "epoch_images": images} for name, arch, channels, images in rows}
 
-REAL = ("light FPN", "light SegFormer", "U-Net")      # those tried on real pictures too
+REAL = ("light FPN", "light SegFormer")      # those tried on real pictures too
 
 def encoders() -> dict[str, dict]: # all under the light FPN, from random weights
     "Encoders by the name that a figure shows."
-    rows = ("Lite0", LITE0, 224), ("ResNet-18", "resnet18", 144), ("MobileNetV3", "tu-mobilenetv3_large_100", 320), ("MiT-B0", "mit_b0", 264)
+    rows = ("Lite0", LITE0, 224), ("ResNet-18", "resnet18", 144), ("MiT-B0", "mit_b0", 264)
     return {f"{name}, from nothing": {"arch": "fpn", "decoder_channels": LIGHT_FPN, "encoder": encoder, "weights": "none", "epoch_images": images}
             for name, encoder, images in rows}
 
