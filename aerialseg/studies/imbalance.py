@@ -127,8 +127,8 @@ def show_classes(rows: pd.DataFrame, base: str, title: str = "") -> plt.Figure:
     for x in range(len(names)):
         ax.text(x, 0, f"{own[x]:.2f}", ha="center", va="center", fontsize=8, style="italic")
         for y, arm in enumerate(shown.index, 1):
-            if np.isfinite(shown.loc[arm].iloc[x]):
-                ax.text(x, y, f"{shown.loc[arm].iloc[x]:+.2f}", ha="center", va="center", fontsize=8, weight="bold" if sure.loc[arm].iloc[x] else None)
+            v, bold = shown.loc[arm].iloc[x], sure.loc[arm].iloc[x]
+            if np.isfinite(v): ax.text(x, y, f"{v:+.2f}", ha="center", va="center", fontsize=8, color="w" if abs(v) > .28 else "k", weight="bold" if bold else None)
     ax.set(xticks=range(len(names)), yticks=range(len(shown) + 1), yticklabels=[f"Dice of «{base}»", *shown.index])
     ax.set_xticklabels([c.replace("_", "\n") for c in gains], fontsize=7)
     ax.xaxis.tick_top()
