@@ -344,8 +344,9 @@ PROFILES = {
         encoder="resnet50", decoder_channels=(), optimizer="adam", lr=1e-3, weight_decay=0.0, warmup_share=0.3, batch=8, epochs=70,
         patience=15, clip=0.0, ema=0.0, monitor="mean_dice", tta="none", presence=False, rle_order="column", rle_size="resized"),
     "best": Recipe("best", flights=48, frames=24, scene_height=720, scene_width=1280, height=512, width=512, scale=0.75,
-        epoch_images=2600, arch="fpn", encoder="resnet50", decoder_channels=(), lr=5e-4, encoder_lr=0.3, batch=16, epochs=60,
-        patience=15, ema=0.999, tile=1280, overlap=128),
+        epoch_images=2600, rare_share=0.3,                                       # less than demo's: studies/24_imbalance
+        arch="segformer", encoder="resnet50", decoder_channels=(),               # studies/20_architectures
+        lr=5e-4, encoder_lr=0.3, batch=16, epochs=60, patience=15, ema=0.999, tile=1280, overlap=128),
 }
 
 # %% ../nbs/00_core.ipynb #00-cor-036
