@@ -188,21 +188,21 @@ def paired_gains(
 # %% ../nbs/11b_study.ipynb #11b-st-019
 def show_gains(rows: pd.DataFrame, base: str, score: str = "miou", title: str = "") -> plt.Figure:
     "Gains of every arm over `base`, one panel a data set."
-    sets = list(dict.fromkeys(rows.data))
+    sets, arms = list(dict.fromkeys(rows.data)), [a for a in dict.fromkeys(rows.arm) if a != base]
     fig, axes = plt.subplots(1, len(sets), figsize=(4.6 * len(sets) + .8, .34 * rows.arm.nunique() + 1.3), dpi=80, sharey=True,
                              squeeze=False, constrained_layout=True)
     for ax, data in zip(axes[0], sets):
         gains = paired_gains(rows[rows.data == data], base, score)
-        gains = gains[gains.arm != base].reset_index(drop=True)
         own = rows[(rows.data == data)].pivot(index="seed", columns="arm", values=score)
-        for k, g in gains.iterrows():
+        for g in gains[gains.arm != base].itertuples():
+            k = arms.index(g.arm)                                     # not every arm was tried on every data set
             sure = g.low > 0 or g.high < 0
             ax.plot([g.low, g.high], [k, k], lw=5, color="#4f7a9d" if sure else "#b9c4cd", solid_capstyle="round")
             ax.plot(own[g.arm] - own[base], [k] * len(own), ".", color="#23262b", ms=4, alpha=.6)
             ax.plot(g.gain, k, "o", color="#23262b", ms=6)
         ax.axvline(0, color="#888", lw=1)
         ax.margins(y=.15)
-        ax.set(yticks=range(len(gains)), yticklabels=gains.arm, xlabel=f"gain in {score} over «{base}»", title=data)
+        ax.set(yticks=range(len(arms)), yticklabels=arms, xlabel=f"gain in {score} over «{base}»", title=data)
     axes[0, 0].invert_yaxis()
     if title: fig.suptitle(title)
     return fig

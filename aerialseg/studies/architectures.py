@@ -66,7 +66,7 @@ def measure(run: Run) -> dict: # columns of the row
         start = time.process_time()
     r = run.recipe
     images = r.epochs * (r.epoch_images // r.batch) * r.batch
-    return row | {"boundary_f": float(np.nanmean(boundary_scores(np.array(outlines)))), "frame_ms": 1000 * float(np.median(took)),
+    return row | costs(r, len(outlines[0])) | {"boundary_f": float(np.nanmean(boundary_scores(np.array(outlines)))), "frame_ms": 1000 * float(np.median(took)),
                   "image_ms": 1000 * row["cpu_seconds"] / images, "images": images}
 
 # %% ../../nbs/studies/20_architectures.ipynb #20-ar-903
@@ -75,25 +75,27 @@ def pareto(cost: np.ndarray, score: np.ndarray) -> np.ndarray: # (N,), (N,) -> (
     better = (cost[None] <= cost[:, None]) & (score[None] >= score[:, None]) & ((cost[None] < cost[:, None]) | (score[None] > score[:, None]))
     return ~better.any(1)
 
-def summary(rows: pd.DataFrame, cost: pd.DataFrame, score: str = "miou") -> pd.DataFrame: # a row an arm
+def summary(rows: pd.DataFrame, score: str = "miou") -> pd.DataFrame: # a row an arm
     "Mean score with its interval over the seeds, beside what the network costs."
     found = {arm: mean_interval(part[score]) for arm, part in rows.groupby("arm", sort=False)}
     table = pd.DataFrame(found, index=[score, "low", "high"]).T
-    return table.join(rows.groupby("arm")[["frame_ms", "image_ms", "cpu_seconds"]].mean()).join(cost)
+    return table.join(rows.groupby("arm")[["frame_ms", "image_ms", "cpu_seconds", "weights_m", "gflops", "step_mb"]].mean())
 
 def show_front(table: pd.DataFrame, score: str = "miou", title: str = "") -> plt.Figure:
-    "Score against three costs; the line joins the networks of the front."
-    fig, axes = plt.subplots(1, 3, figsize=(13, 4.2), dpi=80, sharey=True, constrained_layout=True)
-    names = {"frame_ms": "ms of a core to predict a frame", "step_mb": "MiB of a training step", "weights_m": "million weights"}
-    for ax, (column, label) in zip(axes, names.items()):
+    "Score against two costs, a letter a network; the line joins those of the front."
+    fig, axes = plt.subplots(1, 2, figsize=(12, 4.6), dpi=80, sharey=True, constrained_layout=True)
+    letters = {arm: "ABCDEFGHIJKLMNOP"[k] for k, arm in enumerate(table.sort_values(score, ascending=False).index)}
+    for ax, (column, label) in zip(axes, {"frame_ms": "ms of a core to predict a frame", "step_mb": "MiB of a training step"}.items()):
         front = table[pareto(table[column].to_numpy(), table[score].to_numpy())].sort_values(column)
         ax.step(front[column], front[score], where="post", color="#b0552f", lw=1)
         for arm, r in table.iterrows():
             best = arm in front.index
-            ax.plot([r[column]] * 2, [r.low, r.high], color="#9db8cc", lw=3, solid_capstyle="round")
-            ax.plot(r[column], r[score], "o", color="#b0552f" if best else "#23262b", ms=5)
-            ax.annotate(arm, (r[column], r[score]), (5, 3), textcoords="offset points", fontsize=7, weight="bold" if best else None)
-        ax.set(xlabel=label, xscale="log")
+            ax.plot([r[column]] * 2, [r.low, r.high], color="#9db8cc", lw=3, solid_capstyle="round", zorder=1)
+            ax.plot(r[column], r[score], "o", color="#b0552f" if best else "#5b6570", ms=12)
+            ax.text(r[column], r[score], letters[arm], ha="center", va="center", color="w", fontsize=8, weight="bold")
+        ax.set(xlabel=label)
+    axes[1].legend(*zip(*[(plt.Line2D([], [], ls=""), f"{letter}  {arm}") for arm, letter in letters.items()]), frameon=False, loc="center left",
+                   bbox_to_anchor=(1, .5), handlelength=0)
     axes[0].set(ylabel=score)
     if title: fig.suptitle(title)
     return fig

@@ -22,10 +22,10 @@ METHOD = ("split", "view", "rare_share", "augmentation", "arch", "ce_weight", "d
           "clip", "monitor", "tta", "presence", "rle_order", "rle_size")       # what a recipe does, whatever the size of pictures and machine
 
 def arms() -> dict[str, dict]: # settings on top of the profile demo
-    "The source's recipe and the profile `best`, for the same two minutes of a core."
+    "The source's recipe and the profile `best`, for the same minute and a half of a core."
     best = {k: v for k, v in asdict(PROFILES["best"]).items() if k in METHOD}
-    return {"source": SOURCE | dict(epochs=4, valid_every=4, tta="none", presence=False),
-            "best": best | dict(split="group", decoder_channels=(64,), epochs=5, epoch_images=344, valid_every=5, ema=0.97)}
+    return {"source": SOURCE | dict(epochs=3, valid_every=3, tta="none", presence=False),
+            "best": best | dict(split="group", decoder_channels=(64,), epochs=4, epoch_images=328, valid_every=4, ema=0.97)}
 
 def measure(run: Run) -> dict: # columns of the row
     "Train, evaluate as the recipe says; its final scores, and those of plain predictions as `train_and_score` found them."
