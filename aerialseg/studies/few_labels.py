@@ -239,6 +239,7 @@ def show_shares(rows: pd.DataFrame, score: str = "miou") -> plt.Figure:
         ticks = [n for n, s in SHARES.items() if s in set(rows.share[rows.data == data])]
         ax.set(xticks=[np.log2(SHARES[n]) for n in ticks], xticklabels=ticks, xlabel="share of the labels", ylabel=score, title=data)
         ax.margins(x=.1)
+        ax.set_ylim(0, None)
     axes[0, 0].legend(frameon=False, loc="lower right")
     return fig
 
