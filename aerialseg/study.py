@@ -8,7 +8,7 @@ __all__ = ['SPLIT_BY', 'Trial', 'make_trials', 'train_and_score', 'valid_predict
            'results_folder', 'load_study', 'study_data', 'studies', 'question', 'keep_results']
 
 # %% ../nbs/11b_study.ipynb #11b-st-003
-import hashlib, shutil, time
+import hashlib, re, shutil, time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
@@ -41,7 +41,7 @@ class Trial:
     options: dict = field(default_factory=dict)    # what the study itself understands, beside the recipe
 
     @property
-    def name(self) -> str: return f"{self.data}-{self.arm}-{self.recipe.seed}".replace(" ", "-")
+    def name(self) -> str: return re.sub(r"[\s/\\]+", "-", f"{self.data}-{self.arm}-{self.recipe.seed}")      # a folder's name
 
     @property
     def key(self) -> dict:
