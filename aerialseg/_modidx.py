@@ -515,6 +515,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'aerialseg/studies/leak.py'),
                                         'aerialseg.studies.leak.show_leak': ('studies/leak.html#show_leak', 'aerialseg/studies/leak.py'),
                                         'aerialseg.studies.leak.unseen_flights': ( 'studies/leak.html#unseen_flights',
+                                                                                   'aerialseg/studies/leak.py'),
+                                        'aerialseg.studies.leak.with_strangers': ( 'studies/leak.html#with_strangers',
                                                                                    'aerialseg/studies/leak.py')},
             'aerialseg.studies.many_devices': { 'aerialseg.studies.many_devices.efficiency': ( 'studies/many_devices.html#efficiency',
                                                                                                'aerialseg/studies/many_devices.py'),

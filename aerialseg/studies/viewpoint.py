@@ -216,7 +216,7 @@ def measure_view(run: Run, zoom: float = 1., tilt: float = 0., sizes: tuple = (1
     return {"flown": cells[FIRST], "elsewhere": float(np.mean([v for c, v in cells.items() if c != FIRST]))} | cells | {
         k: row[k] for k in ("seconds", "cpu_seconds")}
 
-def view_arms(images: int = 640, gsd_m: float = .4) -> dict[str, dict]: # settings on top of the profile demo; the seed is filled in for {}
+def view_arms(images: int = 480, gsd_m: float = .4) -> dict[str, dict]: # settings on top of the profile demo; the seed is filled in for {}
     "Every arm: as many seconds as `images` windows an epoch take without any of it."
     ways = {"plain": {}, "scale": dict(zoom=.3), "perspective": dict(tilt=45.), "scale and perspective": dict(zoom=.3, tilt=45.),
             "multi-scale": dict(sizes=(1., 2 / 3, 1 / 3), epoch_images=round(1.6 * images)), "GSD": dict(gsd_m=gsd_m), "GSD and perspective": dict(gsd_m=gsd_m, tilt=45.),
