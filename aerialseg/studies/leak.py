@@ -73,7 +73,7 @@ def lie_table(rows: pd.DataFrame, score: str = "miou") -> pd.DataFrame: # arm; v
     return pd.DataFrame(found, columns=["arm", "valid", "unseen", "lie", "low", "high", "seeds"])
 
 def show_leak(rows: pd.DataFrame, score: str = "miou") -> plt.Figure:
-    "Left a line a seed from what validation says (ring) to what unseen flights say (dot); right how far the one lies above the other."
+    "Left a line a seed from what validation says (ring) to what unseen flights say (dot); right the differences, their mean and its 95 % interval."
     table = lie_table(rows, score)
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.6, .5 * len(table) + 1.2), dpi=80, sharey=True, constrained_layout=True)
     for k, t in enumerate(table.itertuples()):
@@ -85,9 +85,10 @@ def show_leak(rows: pd.DataFrame, score: str = "miou") -> plt.Figure:
         left.plot(part[f"unseen_{score}"], y, "o", ms=5, color=colour, label=None if k else "unseen flights say")
         right.plot([t.low, t.high], [k, k], lw=5, color=colour, alpha=.45, solid_capstyle="round")
         right.plot(t.lie, k, "o", color=colour, ms=6)
+        right.plot(part[score] - part[f"unseen_{score}"], [k] * len(part), ".", color="#23262b", ms=4, alpha=.6)
     right.axvline(0, color="#888", lw=1)
     left.set(yticks=range(len(table)), yticklabels=table.arm, xlabel=score)
     left.invert_yaxis()
-    left.legend(frameon=False, fontsize=8)
-    right.set(xlabel="validation minus unseen flights, mean and 95 % interval")
+    fig.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper left", ncols=2)
+    right.set(xlabel=f"{score}, validation minus unseen flights")
     return fig

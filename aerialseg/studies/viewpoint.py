@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ALTITUDES', 'PITCHES', 'CELLS', 'FLOWN', 'FIRST', 'KINDS', 'coarser', 'targets', 'make_grid', 'views_between',
            'draw_data', 'draw_all', 'tilt_matrix', 'Tilt', 'view_transform', 'Rescaled', 'ViewTrainer', 'score_cells',
-           'measure_view', 'view_arms', 'view_trials', 'won_back', 'show_cells', 'show_won']
+           'measure_view', 'view_arms', 'view_trials', 'won_back', 'show_drop', 'show_won']
 
 # %% ../../nbs/studies/23_viewpoint.ipynb #23-vp-005
 import math
@@ -40,7 +40,6 @@ from ..prediction import predict_probs
 from ..scenes import Flight, aim, frame_row, image_id, make_scenes, shoot, write_frame, write_lists
 from ..steps import Trainer
 from ..study import Trial, make_trials, mean_interval, paired_gains, train_and_score
-from ..viz import show_matrix
 
 # %% ../../nbs/studies/23_viewpoint.ipynb #23-vp-008
 def coarser(
@@ -238,25 +237,35 @@ def won_back(rows: pd.DataFrame, score: str = "elsewhere", floor: str = "plain",
     share = wide.sub(wide[floor], axis=0).div(wide[top] - wide[floor], axis=0)
     return pd.DataFrame([(arm, *mean_interval(share[arm])) for arm in rows.arm.unique()], columns=["arm", "share", "low", "high"])
 
-def show_cells(rows: pd.DataFrame, arms: list[str]) -> plt.Figure:
-    "mIoU of every camera, a heat map an arm; the first camera is the flown one."
-    fig, axes = plt.subplots(1, len(arms), figsize=(2.5 * len(arms) + .6, 2.5), dpi=80, constrained_layout=True, squeeze=False)
+def show_drop(rows: pd.DataFrame, arms: list[str]) -> plt.Figure:
+    "Heat maps: points of mIoU that every camera lies below (red) or above (blue) what `plain` has at the flown one."
+    table = rows.groupby("arm")[list(CELLS)].mean() * 100
+    table -= table.loc["plain", FIRST]
+    most = np.abs(table.loc[arms].to_numpy()).max()
+    fig, axes = plt.subplots(1, len(arms), figsize=(2.3 * len(arms) + .9, 2.4), dpi=80, constrained_layout=True, sharey=True, squeeze=False)
     for ax, arm in zip(axes[0], arms):
-        cells = rows[rows.arm == arm][list(CELLS)].mean().to_numpy().reshape(len(ALTITUDES), len(PITCHES))
-        show_matrix(cells, [f"{a:g} m" for a in ALTITUDES], [f"{p:g}°" for p in PITCHES], ax, arm)
-        ax.set_xticklabels([f"{p:g}°" for p in PITCHES], rotation=0, ha="center")
+        points = table.loc[arm].to_numpy().reshape(len(ALTITUDES), len(PITCHES))
+        drawn = ax.imshow(points, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
+        for (y, x), v in np.ndenumerate(points):
+            ax.text(x, y, f"{v:+.0f}".replace("-", "−"), ha="center", va="center", fontsize=9, color="white" if abs(v) > .6 * most else "#23262b")
+        ax.set(title=arm, xticks=range(len(PITCHES)), xticklabels=[f"{p:g}°" for p in PITCHES], yticks=range(len(ALTITUDES)),
+               yticklabels=[f"{a:g} m" for a in ALTITUDES], xlabel="pitch")
+        ax.tick_params(length=0)
+    fig.colorbar(drawn, ax=axes[0, -1], label="points of mIoU")
     return fig
 
 def show_won(rows: pd.DataFrame, top: str = "flown everywhere") -> plt.Figure:
-    "What every arm gains over `plain`, by how the camera differs; the dotted lines are all there is to win, and half of it."
-    fig, axes = plt.subplots(1, len(KINDS), figsize=(11, 2.9), dpi=80, sharey=True, constrained_layout=True)
+    "What every arm gains over `plain`, by how the camera differs; the dotted lines are half and all of what flying everywhere wins."
+    fig, axes = plt.subplots(1, len(KINDS), figsize=(11, 2.9), dpi=80, sharey=True, sharex=True, constrained_layout=True)
     for ax, (kind, cells) in zip(axes, KINDS.items()):
         gains = paired_gains(rows.assign(score=rows[cells].mean(axis=1)), "plain", "score").set_index("arm").drop("plain")
         for k, (arm, g) in enumerate(gains.drop(top).iterrows()):
             sure = g.low > 0 or g.high < 0
             ax.plot([g.low, g.high], [k, k], lw=5, color="#4f7a9d" if sure else "#b9c4cd", solid_capstyle="round")
             ax.plot(g.gain, k, "o", color="#23262b", ms=6)
-        for share in (0, .5, 1): ax.axvline(share * gains.gain[top], color="#888", lw=1, ls=":" if share else "-")
-        ax.set(yticks=range(len(gains) - 1), yticklabels=gains.drop(top).index, xlabel="gain in mIoU over «plain»", title=kind)
-    axes[0].invert_yaxis()
+        for share, word in ((0, ""), (.5, "half"), (1, "all")):
+            ax.axvline(share * gains.gain[top], color="#888", lw=1, ls=":" if share else "-")
+            ax.text(share * gains.gain[top], -.62, word, ha="center", va="bottom", fontsize=7, color="#76808c")
+        ax.set(ylim=(len(gains) - 1.5, -1), yticks=range(len(gains) - 1), yticklabels=gains.drop(top).index, xlabel="gain in mIoU over «plain»", title=kind)
+        ax.locator_params(axis="x", nbins=5)
     return fig
