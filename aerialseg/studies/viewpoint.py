@@ -265,7 +265,7 @@ def show_won(rows: pd.DataFrame, top: str = "flown everywhere") -> plt.Figure:
             ax.plot(g.gain, k, "o", color="#23262b", ms=6)
         for share, word in ((0, ""), (.5, "half"), (1, "all")):
             ax.axvline(share * gains.gain[top], color="#888", lw=1, ls=":" if share else "-")
-            ax.text(share * gains.gain[top], -.62, word, ha="center", va="bottom", fontsize=7, color="#76808c")
-        ax.set(ylim=(len(gains) - 1.5, -1), yticks=range(len(gains) - 1), yticklabels=gains.drop(top).index, xlabel="gain in mIoU over «plain»", title=kind)
+            ax.text(share * gains.gain[top], -.75, word, ha="center", va="bottom", fontsize=7, color="#76808c")
+        ax.set(ylim=(len(gains) - 1.4, -1.2), yticks=range(len(gains) - 1), yticklabels=gains.drop(top).index, xlabel="gain in mIoU over «plain»", title=kind)
         ax.locator_params(axis="x", nbins=5)
     return fig
