@@ -146,7 +146,12 @@ def by_majority(run: Run, drawn: tuple, folder: DataFolder, ids: list[str]) -> C
 
 FLOORS = {"colour alone": by_colour, "chance": by_chance, "one class": by_majority}
 
-def measure_real(run: Run, start: str, real: int, drawn: tuple = (3, 232)) -> dict: # real: frames to learn from; drawn: epochs and images of the scenes' network
+def measure_real(
+    run: Run,
+    start: str,                  # imagenet, scenes, or one of FLOORS
+    real: int,                   # frames to learn from
+    drawn: tuple = (3, 640),     # epochs, and images of each, of the scenes' network
+) -> dict:                       # miou and iou_… of the four classes, seconds
     "Train on so many real frames, or on none; score the frames kept out."
     folder = open_folder(run.data)
     few, test = deal_frames(run.recipe.seed, real, groups_of(folder))
@@ -187,11 +192,13 @@ def show_real(rows: pd.DataFrame) -> plt.Figure:
         part = rows[rows.start == start]
         at = {n: (k, mean_interval(p.miou)) for k, (n, p) in enumerate(part.groupby("real"))}
         place = {n: (0 if n == 0 else 1 + np.log2(n)) + shift for n in at}
-        ax.plot([place[n] for n in at], [m for _, (m, _, _) in at.values()], "o-", ms=6, color=colour, label=f"from {'ImageNet' if start == 'imagenet' else 'drawn scenes'}")
+        word = "from ImageNet" if start == "imagenet" else "from drawn scenes"
+        ax.plot([place[n] for n in at], [m for _, (m, _, _) in at.values()], "o-", ms=6, color=colour, label=word)
         for n, (_, (_, low, high)) in at.items(): ax.plot([place[n]] * 2, [low, high], color=colour, lw=4, alpha=.35, solid_capstyle="round")
         ax.plot(part.real.map(place), part.miou, ".", ms=4, color=colour, alpha=.7)
     for name, dash in zip(FLOORS, ("--", "-.", ":")): ax.axhline(rows[rows.start == name].miou.mean(), color="#888", ls=dash, lw=1, label=name)
     counts = sorted(rows.real.unique())
-    ax.set(xticks=[0 if n == 0 else 1 + np.log2(n) for n in counts], xticklabels=counts, xlabel="real frames learned from", ylabel="mean IoU of the four classes", ylim=(0, None))
+    ax.set(xticks=[0 if n == 0 else 1 + np.log2(n) for n in counts], xticklabels=counts, ylim=(0, None),
+           xlabel="real frames learned from", ylabel="mean IoU of the four classes")
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, .5))
     return fig

@@ -51,7 +51,12 @@ def measure_leak(run: Run, unseen: int = 24) -> dict: # unseen: flights; row: wh
                   "near_duplicates": load_json(run / "audit.json")["split"]["near_duplicates_across"]}
 
 # %% ../../nbs/studies/23b_leak.ipynb #23b-le-013
-def with_strangers(out: Path, trials: list[Trial], rows: pd.DataFrame, unseen: int = 24) -> pd.DataFrame: # rows of the trials, with stranger_miou, stranger_unseen_miou, leak
+def with_strangers(
+    out: Path,               # of the study
+    trials: list[Trial],
+    rows: pd.DataFrame,      # one a trial
+    unseen: int = 24,        # flights
+) -> pd.DataFrame:           # the rows, with stranger_miou, stranger_unseen_miou and leak
     "Score every run's frames by the network of the same arm and the next seed, too."
     found = []
     for t in trials:

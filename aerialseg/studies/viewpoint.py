@@ -104,7 +104,8 @@ FLOWN = {"low": ((30., 60.), (0., 8.)), "everywhere": ((38., 160.), (0., 44.))} 
 
 def views_between(seed: int, n: int, altitudes: tuple, pitches: tuple) -> list[tuple]: # n pairs (altitude m, pitch degrees)
     "Evenly spread views, as many low as high on a logarithmic scale."
-    u = (np.random.default_rng([seed, 99]).random(2) + np.arange(n)[:, None] * np.array([.7548777, .5698403])) % 1    # steps of the plastic number, wrapped
+    steps = np.arange(n)[:, None] * np.array([.7548777, .5698403])      # powers of the plastic number, wrapped: even in the plane
+    u = (np.random.default_rng([seed, 99]).random(2) + steps) % 1
     (low, high), (a, b) = altitudes, pitches
     return [(float(low * (high / low) ** v), float(a + (b - a) * w)) for v, w in u]
 
@@ -165,7 +166,12 @@ def view_transform(side: int, tilt: float = 0., focal: float = 400.) -> A.Compos
 
 class Rescaled(SegmentationDataset):
     "Windows whose side differs from draw to draw: for a transform that brings them to one size."
-    def __init__(self, data: SegmentationDataset, zoom: Callable, transform: A.Compose, margin: float = 1.): # zoom: of a generator and an ImageID; below 1: as from higher
+    def __init__(self,
+        data: SegmentationDataset,
+        zoom: Callable,            # of a generator and an ImageID; below 1: as from higher
+        transform: A.Compose,
+        margin: float = 1.,        # how much larger than needed
+    ):
         super().__init__(data.folder, data.ids, data.recipe, transform, True, data.cache.root)
         self.side, self.zoom = margin * data.recipe.height, zoom
 
@@ -218,7 +224,8 @@ def measure_view(run: Run, zoom: float = 1., tilt: float = 0., sizes: tuple = (1
 def view_arms(images: int = 480, gsd_m: float = .4) -> dict[str, dict]: # settings on top of the profile demo; the seed is filled in for {}
     "Every arm: as many seconds as `images` windows an epoch take without any of it."
     ways = {"plain": {}, "scale": dict(zoom=.3), "perspective": dict(tilt=45.), "scale and perspective": dict(zoom=.3, tilt=45.),
-            "multi-scale": dict(sizes=(1., 2 / 3, 1 / 3), epoch_images=round(1.6 * images)), "GSD": dict(gsd_m=gsd_m), "GSD and perspective": dict(gsd_m=gsd_m, tilt=45.),
+            "multi-scale": dict(sizes=(1., 2 / 3, 1 / 3), epoch_images=round(1.6 * images)),
+            "GSD": dict(gsd_m=gsd_m), "GSD and perspective": dict(gsd_m=gsd_m, tilt=45.),
             "flown everywhere": dict(data="everywhere-{}")}
     return {name: dict(data="low-{}", epoch_images=images) | way for name, way in ways.items()}
 
@@ -228,7 +235,8 @@ def view_trials(seeds: list[int], folder: Path, arms: dict[str, dict], common: d
                                                   [s], {"grid": ""}, "demo", common, ["zoom", "tilt", "sizes", "gsd_m"])]
 
 # %% ../../nbs/studies/23_viewpoint.ipynb #23-vp-026
-KINDS = {"higher": [c for c, (a, p) in CELLS.items() if a > ALTITUDES[0] and not p], "pitched": [c for c, (a, p) in CELLS.items() if a == ALTITUDES[0] and p],
+KINDS = {"higher": [c for c, (a, p) in CELLS.items() if a > ALTITUDES[0] and not p],
+         "pitched": [c for c, (a, p) in CELLS.items() if a == ALTITUDES[0] and p],
          "higher and pitched": [c for c, (a, p) in CELLS.items() if a > ALTITUDES[0] and p]}    # how a camera differs from the flown one
 
 def won_back(rows: pd.DataFrame, score: str = "elsewhere", floor: str = "plain", top: str = "flown everywhere") -> pd.DataFrame: # arm, share, low, high
@@ -266,6 +274,7 @@ def show_won(rows: pd.DataFrame, top: str = "flown everywhere") -> plt.Figure:
         for share, word in ((0, ""), (.5, "half"), (1, "all")):
             ax.axvline(share * gains.gain[top], color="#888", lw=1, ls=":" if share else "-")
             ax.text(share * gains.gain[top], -.75, word, ha="center", va="bottom", fontsize=7, color="#76808c")
-        ax.set(ylim=(len(gains) - 1.4, -1.2), yticks=range(len(gains) - 1), yticklabels=gains.drop(top).index, xlabel="gain in mIoU over «plain»", title=kind)
+        ax.set(ylim=(len(gains) - 1.4, -1.2), yticks=range(len(gains) - 1), yticklabels=gains.drop(top).index,
+               xlabel="gain in mIoU over «plain»", title=kind)
         ax.locator_params(axis="x", nbins=5)
     return fig
