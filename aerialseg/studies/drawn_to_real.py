@@ -26,7 +26,7 @@ from ..model import load_model
 from ..runner import notebooks_folder
 from ..scenes import colour_predict, colour_table, make_scenes
 from ..steps import Trainer
-from ..study import Trial, make_trials, mean_interval, train_and_score
+from ..study import mean_interval, train_and_score
 from ..training import train, validate
 
 # %% ../../nbs/studies/23c_drawn_to_real.ipynb #23c-dr-008

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 
 from ..augmentation import NORM_MEAN, NORM_STD
 from ..camera import Camera, random_lens
-from ..core import IGNORE_INDEX, Recipe, Run, atomic_path, locked, make_generator, need
+from ..core import IGNORE_INDEX, Recipe, Run, atomic_path, make_generator, need
 from ..folder import DataFolder, open_folder
 from ..landscape import SEASONS, Landscape
 from ..layout import make_landscape
