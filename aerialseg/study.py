@@ -129,7 +129,7 @@ def keep(out: Path, row: dict, epochs: pd.DataFrame) -> None:
         path = out / f"{name}.csv"
         old = load_table(path) if path.exists() else pd.DataFrame()
         if len(old): old = old[~((old.data == row["data"]) & (old.arm == row["arm"]) & (old.seed == row["seed"]))]
-        save_table(pd.concat([t for t in (old, new) if len(t)], ignore_index=True), path)
+        if some := [t for t in (old, new) if len(t)]: save_table(pd.concat(some, ignore_index=True), path)    # a run without training has no epochs
 
 # %% ../nbs/11b_study.ipynb #11b-st-013
 def run_study(
