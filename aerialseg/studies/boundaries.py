@@ -197,7 +197,7 @@ def with_thin(rows: pd.DataFrame) -> pd.DataFrame: # the rows, with iou_thin, bf
     "Add each score's mean over the thin classes of the row's data set."
     kinds = ["iou", *(f"{kind}{w}" for kind in ("bf", "biou") for w in WIDTHS)]
     means = {f"{k}_thin": pd.concat([part[[f"{k}_{c}" for c in THIN[data]]].mean(axis=1) for data, part in rows.groupby("data")]) for k in kinds}
-    return rows.assign(**means)
+    return pd.concat([rows, pd.DataFrame(means)], axis=1)
 
 # %% ../../nbs/studies/21_boundaries.ipynb #21-bo-032
 BASE = dict(arch="unet", decoder_channels=(128, 64, 32, 16, 16), scene_height=192, scene_width=256, batch=4, augmentation="source",
@@ -222,7 +222,12 @@ def busiest_window(masks: dict[str, np.ndarray], classes: list[int], side: int) 
         best = max(best, (int(sums[top, left]), i, top, left))
     return best[1:]
 
-def show_outlines(image: np.ndarray, mask: np.ndarray, preds: dict[str, np.ndarray], classes: list[int]) -> plt.Figure: # preds: title: (H,W) ids
+def show_outlines(
+    image: np.ndarray,              # (H,W,3) uint8 RGB
+    mask: np.ndarray,               # (H,W) ids
+    preds: dict[str, np.ndarray],   # title: (H,W) ids
+    classes: list[int],
+) -> plt.Figure:
     "Outlines of some classes over a picture: white is the mask's, red a prediction's."
     fig, axes = plt.subplots(1, 1 + len(preds), figsize=(3 * (1 + len(preds)), 3.2), dpi=80, constrained_layout=True)
     for ax, (title, pred) in zip(axes, [("the mask", None), *preds.items()]):
