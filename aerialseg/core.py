@@ -8,7 +8,7 @@ __all__ = ['IGNORE_INDEX', 'LANDCOVER12', 'AEROSCAPES', 'TAXONOMIES', 'MOST_BYTE
            'check_file', 'save_json', 'load_json', 'sweep', 'locked', 'explain_os', 'load_csv', 'load_table',
            'save_table', 'save_classes', 'Recipe', 'check_setting', 'shown', 'make_recipe', 'parse_settings', 'Run',
            'create_run', 'load_recipe', 'open_run', 'need', 'seed_everything', 'make_generator', 'seed_worker',
-           'be_repeatable', 'keep_memory', 'peak_memory_mb', 'pick_device', 'pick_workers', 'progress']
+           'be_repeatable', 'keep_memory', 'own_memory', 'peak_memory_mb', 'pick_device', 'pick_workers', 'progress']
 
 # %% ../nbs/00_core.ipynb #00-cor-003
 import atexit, errno, fcntl, hashlib, json, os, random, re, shutil, stat, sys, tempfile
@@ -488,15 +488,19 @@ def keep_memory() -> bool: # whether the C library understood (glibc does)
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 # %% ../nbs/00_core.ipynb #00-cor-922
+def own_memory(name: str) -> int | None: # VmRSS, VmHWM, VmSize; bytes, None where the system does not tell
+    "A line of this process's /proc/self/status."
+    status = Path("/proc/self/status")
+    found = re.search(rf"{name}:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) * 2**10 if found else None
+
 def peak_memory_mb(device: str = "cpu") -> float:
     "Peak memory so far: of the allocator on CUDA, of this process elsewhere."
     import resource
     if device.startswith("cuda"):
         import torch
         return torch.cuda.max_memory_allocated() / 2**20
-    status = Path("/proc/self/status")
-    own = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return (int(own[1]) if own else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 2**10
+    return (own_memory("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10) / 2**20
 
 # %% ../nbs/00_core.ipynb #00-cor-058
 def pick_device(recipe: Recipe) -> str:

@@ -17,7 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .core import AerialsegError, Recipe, pick_device
+from .core import AerialsegError, Recipe
 from .learning import make_optimizer, segmentation_loss
 from .model import checkpoint_blocks, model_for, predict_logits
 from .steps import pick_precision

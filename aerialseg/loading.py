@@ -115,12 +115,18 @@ class SegmentationDataset(Dataset):
         return item | {"ImageID": self.ids[frame]}
 
 # %% ../nbs/04b_loading.ipynb #04b-lo-028
-def make_loader(run: Run, part: str, transform: Callable) -> DataLoader: # part: train or valid of split.csv
+def make_loader(
+    run: Run,
+    part: str,                       # train or valid of split.csv
+    transform: Callable | None,
+    wrap: Callable | None = None,    # SegmentationDataset -> the data set that takes its place
+) -> DataLoader:
     "Batches {image (B,3,H,W) float32, mask (B,H,W) int64, ImageID list}; whole frames one by one for valid."
     r, folder, split = run.recipe, open_folder(run.data, run.recipe.taxonomy), load_table(run / "split.csv", ["ImageID", "split"])
     ids, train = list(split.ImageID[split.split == part]), part == "train"
     if not ids: raise AerialsegError(f"{run / 'split.csv'} has no frame in the part {part!r}: make the split again")
     data = SegmentationDataset(folder, ids, r, transform, train, run.cache)
+    if wrap: data = wrap(data)
     rare = train and r.rare_share > 0
     table = class_table(folder, ids) if rare else np.ones((len(ids), 1), np.int64)
     sampler = EpochSampler(table, r if rare else whole_frames(r, train))

@@ -31,6 +31,6 @@ def test_a_killed_study_goes_on_where_it_was(aerialseg, tmp_path):
 def test_studies_are_listed_and_wrong_questions_refused(aerialseg):
     listed = aerialseg("study")
     assert listed.returncode == 0 and all(name in listed.stdout and question(path) in listed.stdout for name, path in studies().items())
-    for args, words in ((["nope"], "choose one of"), (["growth", "--processes", "2"], "one thing at a time"), (["growth", "--size", "huge"], "no size 'huge'")):
+    for args, words in ((["nope"], f"choose one of {', '.join(studies())}"), (["growth", "--processes", "2"], "one thing at a time"), (["growth", "--size", "huge"], "no size 'huge'")):
         done = aerialseg("study", *args)
         assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['COMMON', 'SAME', 'GROUPS', 'FLOORS', 'common_ids', 'make_common', 'houston', 'overlap', 'groups_of', 'deal_frames',
-           'drawn_model', 'FewTrainer', 'common_scores', 'flat_scores', 'by_colour', 'by_chance', 'by_majority',
-           'measure_real', 'real_arms', 'needed', 'split_arm', 'show_real']
+           'drawn_model', 'FewTrainer', 'four_scores', 'common_scores', 'flat_scores', 'by_colour', 'by_chance',
+           'by_majority', 'measure_real', 'real_arms', 'needed', 'split_arm', 'show_real']
 
 # %% ../../nbs/studies/23c_drawn_to_real.ipynb #23c-dr-005
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,10 +24,9 @@ from ..dataset import make_split
 from ..folder import DataFolder, open_folder
 from ..metrics import class_iou, count_table
 from ..model import load_model
-from ..runner import notebooks_folder
 from ..scenes import colour_predict, colour_table, make_scenes
 from ..steps import Trainer
-from ..study import mean_interval, train_and_score
+from ..study import mean_interval, real_pictures, train_and_score
 from ..training import train, validate
 
 # %% ../../nbs/studies/23c_drawn_to_real.ipynb #23c-dr-008
@@ -60,7 +60,7 @@ def make_common(folder: DataFolder, root: Path, shrink: int = 1) -> DataFolder: 
 
 def houston() -> Path:
     "The folder of real frames beside the checkout; `AerialsegError` where it is not."
-    folder = notebooks_folder().parents[1] / "shared" / "real" / "houston6"
+    folder = real_pictures("houston6")
     if not folder.exists(): raise AerialsegError(f"{folder} is missing: put the Houston sUAV frames there, in the competition's layout")
     return folder
 
@@ -101,8 +101,7 @@ def drawn_model(run: Run, epochs: int = 3, epoch_images: int = 232) -> Path: # f
         scenes, root = home.parent / f"data/scenes-{r.seed}", home.parent / f"data/common-{r.seed}"
         need(scenes / "scenes.csv", lambda: make_scenes(scenes, r.flights, r.frames, r.scene_height, r.scene_width, r.seed, 1 / r.flights))
         if not root.exists(): make_common(open_folder(scenes), root)
-        own = Run(home, Recipe(**(r.__dict__ | dict(data=str(root), epochs=epochs, epoch_images=epoch_images, valid_every=epochs, valid_share=.1))))
-        create_run(home, own.recipe)
+        own = create_run(home, replace(r, data=str(root), epochs=epochs, epoch_images=epoch_images, valid_every=epochs, valid_share=.1))
         make_split(own)
         train(own)
     return home / "model"
@@ -118,16 +117,18 @@ class FewTrainer(Trainer):
         if self.start: net.load_state_dict(load_model(self.start)[0].state_dict())
         return net
 
-def common_scores(model: torch.nn.Module, folder: DataFolder, ids: list[str], recipe: Recipe) -> dict: # miou: mean IoU of the four classes
-    "IoU of building, road, water, tree on some frames, and their mean; a class that is nowhere is left out."
-    counts, _ = validate(model, folder, ids, recipe)
+def four_scores(counts: np.ndarray) -> dict: # (N,C,3); miou: mean IoU of the four classes
+    "IoU of building, road, water, tree, and their mean; a class that is nowhere is left out."
     iou = class_iou(counts)[1:]
     return {"miou": float(np.nanmean(iou))} | {f"iou_{n}": float(v) for n, v in zip(COMMON.names[1:], iou)}
 
+def common_scores(model: torch.nn.Module, folder: DataFolder, ids: list[str], recipe: Recipe) -> dict:
+    "A network's scores on some frames."
+    return four_scores(validate(model, folder, ids, recipe)[0])
+
 def flat_scores(predict: Callable, folder: DataFolder, ids: list[str]) -> dict: # predict: (H,W,3) -> (H,W) ids
     "The same scores of what needs no network."
-    iou = class_iou(np.stack([count_table(predict(folder.image(i)), folder.mask(i), COMMON.n_classes) for i in ids]))[1:]
-    return {"miou": float(np.nanmean(iou))} | {f"iou_{n}": float(v) for n, v in zip(COMMON.names[1:], iou)}
+    return four_scores(np.stack([count_table(predict(folder.image(i)), folder.mask(i), COMMON.n_classes) for i in ids]))
 
 def by_colour(run: Run, drawn: tuple, folder: DataFolder, ids: list[str]) -> Callable:
     "Every colour gets the class it most likely has in the scenes."

@@ -156,13 +156,11 @@ class SemiSupervisedTrainer(Trainer):
 
     def batches(self, run: Run) -> DataLoader:
         "Batches {image, mask, ImageID, weak, strong (B,3,H,W), truth (B,H,W), box (B,4)}."
-        split, alone = load_table(run / "split.csv"), make_loader(run, "train", make_transform(run.recipe, train=True))
+        split = load_table(run / "split.csv")
         rest = list(split.ImageID[split.split == "unlabelled"])
         if not rest: raise AerialsegError(f"every training frame has its labels, so method={self.method} has nothing to learn from: "
                                           "lower share, or take method=supervised")
-        return DataLoader(PairedDataset(alone.dataset, rest, run), alone.batch_size, sampler=alone.sampler, num_workers=alone.num_workers,
-                          worker_init_fn=alone.worker_init_fn, persistent_workers=alone.num_workers > 0, drop_last=alone.drop_last,
-                          generator=alone.generator, pin_memory=alone.pin_memory)
+        return make_loader(run, "train", make_transform(run.recipe, train=True), lambda labelled: PairedDataset(labelled, rest, run))
 
     def loss(self, batch: dict) -> torch.Tensor: # scalar
         "The labelled windows' loss, and the weighted one of the others."

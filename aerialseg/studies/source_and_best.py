@@ -8,9 +8,6 @@ __all__ = ['METHOD', 'arms', 'measure']
 # %% ../../nbs/studies/29_source_and_best.ipynb #29-sb-005
 from dataclasses import asdict
 
-import numpy as np
-import pandas as pd
-
 from ..core import PROFILES, Run, load_json
 from ..evaluation import evaluate
 from ..expected import run_scores
@@ -25,7 +22,7 @@ def arms() -> dict[str, dict]: # settings on top of the profile demo
     "The source's recipe and the profile `best`, for the same minute and a half of a core."
     best = {k: v for k, v in asdict(PROFILES["best"]).items() if k in METHOD}
     return {"source": SOURCE | dict(epochs=3, valid_every=3, tta="none", presence=False),
-            "best": best | dict(split="group", decoder_channels=(64,), epochs=4, epoch_images=328, valid_every=4, ema=0.97)}
+            "best": best | dict(decoder_channels=(64,), epochs=4, epoch_images=328, valid_every=4, ema=0.97)}
 
 def measure(run: Run) -> dict: # columns of the row
     "Train, evaluate as the recipe says; its final scores, and those of plain predictions as `train_and_score` found them."

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 
 from ..augmentation import NORM_MEAN, NORM_STD
 from ..camera import Camera, random_lens
-from ..core import IGNORE_INDEX, Recipe, Run, atomic_path, make_generator, need
+from ..core import IGNORE_INDEX, Recipe, Run, atomic_path, need
 from ..folder import DataFolder, open_folder
 from ..landscape import SEASONS, Landscape
 from ..layout import make_landscape
@@ -40,7 +40,7 @@ from ..objects import SPORTS
 from ..prediction import predict_probs
 from ..scenes import Flight, aim, frame_row, image_id, make_scenes, shoot, write_frame, write_lists
 from ..steps import Trainer
-from ..study import Trial, make_trials, mean_interval, train_and_score
+from ..study import SURE, UNSURE, Trial, draw_mean, make_trials, mean_interval, train_and_score
 
 # %% ../../nbs/studies/23_viewpoint.ipynb #23-vp-008
 def coarser(
@@ -191,9 +191,8 @@ class ViewTrainer(Trainer):
     def batches(self, run: Run) -> DataLoader:
         gsd = self.folder.frames.set_index("ImageID").gsd_m
         zoom = (lambda rng, i: gsd[i] / self.gsd_m) if self.gsd_m else (lambda rng, i: self.zoom ** rng.random())
-        old, focal = make_loader(run, "train", None), Camera(0, 0, 1, width=run.recipe.scene_width).focal
-        data = Rescaled(old.dataset, zoom, view_transform(run.recipe.height, self.tilt, focal), 1.5 if self.tilt else 1.)
-        return DataLoader(data, old.batch_size, sampler=old.sampler, drop_last=old.drop_last, generator=make_generator(run.recipe.seed))
+        transform = view_transform(run.recipe.height, self.tilt, Camera(0, 0, 1, width=run.recipe.scene_width).focal)
+        return make_loader(run, "train", None, lambda data: Rescaled(data, zoom, transform, 1.5 if self.tilt else 1.))
 
     def loss(self, batch: dict) -> torch.Tensor:
         share = self.sizes[int(torch.randint(len(self.sizes), ()))]
@@ -280,10 +279,7 @@ def show_levels(rows: pd.DataFrame) -> plt.Figure:
     arms, (fig, ax) = list(dict.fromkeys(rows.arm)), plt.subplots(figsize=(6.6, .3 * rows.arm.nunique() + 1), dpi=80, constrained_layout=True)
     for k, arm in enumerate(arms):
         part = rows[rows.arm == arm]
-        mean, low, high = mean_interval(part.elsewhere)
-        ax.plot([low, high], [k, k], lw=5, color="#b9c4cd", solid_capstyle="round")
-        ax.plot(part.elsewhere, [k] * len(part), ".", color="#23262b", ms=4, alpha=.6)
-        ax.plot(mean, k, "o", color="#23262b", ms=6, label=None if k else "eight other cameras")
+        draw_mean(ax, k, part.elsewhere, label=None if k else "eight other cameras")
         ax.plot(part.flown.mean(), k, "o", mfc="white", color="#b0552f", ms=6, label=None if k else "flown camera")
     ax.set(yticks=range(len(arms)), yticklabels=arms, xlabel="mIoU")
     ax.invert_yaxis()
@@ -296,9 +292,7 @@ def show_loss(rows: pd.DataFrame) -> plt.Figure:
     for ax, (kind, cells) in zip(axes, KINDS.items()):
         table, loss = loss_table(rows, cells), view_loss(rows, cells)
         for k, (arm, t) in enumerate(table.iterrows()):
-            ax.plot([t.low, t.high], [k, k], lw=5, color="#4f7a9d" if t.left_high < 0 else "#b9c4cd", solid_capstyle="round")
-            ax.plot(loss[arm], [k] * len(loss), ".", color="#23262b", ms=4, alpha=.6)
-            ax.plot(t.loss, k, "o", color="#23262b", ms=6)
+            draw_mean(ax, k, loss[arm], SURE if t.left_high < 0 else UNSURE)
             if arm != t.base: ax.plot(table.loss[t.base] / 2, k, "|", color="#b0552f", ms=14, mew=2)
         ax.axvline(0, color="#888", lw=1)
         ax.set(yticks=range(len(table)), yticklabels=table.index, xlabel="view loss, mIoU", title=kind)
