@@ -19,7 +19,6 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from tqdm.std import tqdm
 
 # %% ../nbs/00_core.ipynb #00-cor-006
@@ -192,8 +191,9 @@ def explain_os(text: str) -> str | None: # an error as text; the sentence for it
     return f"{found['file'] or 'writing'}: {OS_ERRORS[number]}" if number in OS_ERRORS else None
 
 # %% ../nbs/00_core.ipynb #00-cor-916
-def load_csv(path: str | Path, what: str, exact: Iterable[str]) -> pd.DataFrame: # what: "a table"; exact: columns kept as text
+def load_csv(path: str | Path, what: str, exact: Iterable[str]) -> "pd.DataFrame": # what: "a table"; exact: columns kept as text
     "Read a CSV file; `AerialsegError` if it is none, or if its rows don't fit its header."
+    import pandas as pd      # only here: an exported model predicts without it
     how = dict(encoding="utf-8-sig", keep_default_na=False)
     try:
         names = list(pd.read_csv(check_file(path), header=None, nrows=1, dtype=str, **how).iloc[0])
@@ -206,7 +206,7 @@ def load_csv(path: str | Path, what: str, exact: Iterable[str]) -> pd.DataFrame:
         raise AerialsegError(f"{path} has the column {twice[0]} twice: which one is meant? delete the other")
     return df
 
-def load_table(path: str | Path, columns: Iterable[str] = ()) -> pd.DataFrame: # columns that it must have
+def load_table(path: str | Path, columns: Iterable[str] = ()) -> "pd.DataFrame": # columns that it must have
     "Read a table; ImageID, flight and group, where it has them, as text exactly as written."
     df = load_csv(path, "a table", ("ImageID", "EncodedPixels", "flight", "group", "file"))
     if lost := [name for name in columns if name not in df]:
@@ -215,7 +215,7 @@ def load_table(path: str | Path, columns: Iterable[str] = ()) -> pd.DataFrame: #
     return df
 
 # %% ../nbs/00_core.ipynb #00-cor-025
-def save_table(df: pd.DataFrame, path: str | Path) -> None:
+def save_table(df: "pd.DataFrame", path: str | Path) -> None:
     "Write a CSV file, whole or not at all."
     with atomic_path(path) as tmp: df.to_csv(tmp, index=False)
 
@@ -223,6 +223,7 @@ def save_table(df: pd.DataFrame, path: str | Path) -> None:
 
 def save_classes(taxonomy: Taxonomy, path: str | Path) -> None:
     "Write `classes.csv`."
+    import pandas as pd
     columns = {"id": range(taxonomy.n_classes), "name": taxonomy.names, "colour": taxonomy.colours}
     save_table(pd.DataFrame(columns), path)
 

@@ -105,7 +105,7 @@ sizes = st.integers(1, 90)
 @always
 @given(sizes, sizes, st.integers(1, 40), st.integers(0, 39))
 def test_tiles_cover_stay_inside_and_overlap(height, width, tile, overlap):
-    from aerialseg.prediction import tile_starts, tile_windows
+    from aerialseg.tiles import tile_starts, tile_windows
     if overlap >= tile:
         with pytest.raises(AerialsegError, match="smaller than tile"): tile_windows(height, width, tile, overlap)
         return
