@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['SAMPLE', 'TRIED', 'LEAST', 'Seen', 'see_frame', 'Evaluation', 'load_run_model', 'see_frames', 'mean_interval',
-           'presence_report', 'calibration_report', 'tta_report', 'make_metrics', 'evaluate', 'final_predict',
-           'presence_thresholds', 'boundary_f', 'reliability', 'fit_temperature', 'apply_presence', 'fit_presence']
+           'presence_report', 'calibration_report', 'tta_report', 'make_metrics', 'seen_gsd', 'evaluate',
+           'final_predict', 'presence_thresholds', 'boundary_f', 'reliability', 'fit_temperature', 'apply_presence',
+           'fit_presence']
 
 # %% ../nbs/09_evaluation.ipynb #09-eva-004
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from .boundary import boundary_counts, boundary_f, boundary_scores, boundary_width
+from .cache import view_size
 from .calibration import apply_temperature, calibration_error, cross_fit, fit_temperature, reliability
 from .core import (IGNORE_INDEX, AerialsegError, Recipe, Run, atomic_path, be_repeatable, load_table, pick_device, progress,
                             save_json)
@@ -152,6 +155,14 @@ def make_metrics(ev: Evaluation) -> dict:
     return table | {"confusion": ev.matrices.sum(0), "calibration": calibration_report(ev), "tta": tta_report(ev),
                     "presence": presence_report(ev)}
 
+# %% ../nbs/09_evaluation.ipynb #09-eva-900
+def seen_gsd(folder: DataFolder, recipe: Recipe, ids: Iterable[str]) -> float | None: # metres a pixel
+    "Ground sampling distance at the network's view, the median over frames, from `scenes.csv`; None where that does not tell."
+    if folder.frames is None or "gsd_m" not in folder.frames: return None
+    known = folder.frames[folder.frames.ImageID.isin(set(ids))]
+    seen = [g * w / view_size(h, w, recipe)[1] for g, (h, w) in zip(known.gsd_m, map(folder.size, known.ImageID))]
+    return float(np.median(seen)) if len(seen) and np.isfinite(seen).all() else None
+
 # %% ../nbs/09_evaluation.ipynb #09-eva-022
 def evaluate(run: Run) -> Evaluation:
     "Predict the validation frames; write counts.npz, metrics.json and postprocess.json."
@@ -172,7 +183,7 @@ def evaluate(run: Run) -> Evaluation:
                             boundary=ev.boundary)
     save_json(metrics, run / "metrics.json")
     save_json({"temperature": metrics["calibration"]["temperature"],
-               "presence": learned["thresholds"] if learned["applied"] else {}}, run / "postprocess.json")
+               "presence": learned["thresholds"] if learned["applied"] else {}, "gsd_m": seen_gsd(folder, run.recipe, train)}, run / "postprocess.json")
     return ev
 
 # %% ../nbs/09_evaluation.ipynb #09-eva-054

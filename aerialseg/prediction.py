@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TTA', 'turn', 'turn_back', 'batch_probs', 'to_tensor', 'tiled_probs', 'seen_image', 'is_out_of_memory', 'too_large',
-           'view_probs', 'predict_probs', 'fit_probs', 'label_map']
+           'make_answer', 'view_probs', 'predict_probs', 'fit_probs', 'label_map']
 
 # %% ../nbs/06b_prediction.ipynb #06b-pr-003
 from collections.abc import Callable
@@ -83,6 +83,14 @@ def too_large(height: int, width: int, recipe: Recipe, tta: str) -> AerialsegErr
     return AerialsegError(f"a frame of {height}×{width} does not fit into memory when it is predicted: {' or '.join(ways)}")
 
 # %% ../nbs/06b_prediction.ipynb #06b-pr-021
+def make_answer(model: nn.Module, device: str, tta: str, temperature: float = 1.0) -> Callable:
+    "A function from pictures (h,w,3) uint8 of one size to their class probabilities (B,C,h,w) float32; the model in eval mode."
+    @torch.inference_mode()
+    def answer(pictures: list[np.ndarray]) -> np.ndarray:
+        xb = torch.cat([to_tensor(p, device) for p in pictures])
+        with torch.autocast("cuda", enabled=device.startswith("cuda")): return batch_probs(model, xb, tta, temperature).cpu().numpy()
+    return answer
+
 def view_probs(
     model: nn.Module,
     image: np.ndarray,          # (H,W,3) uint8 RGB
@@ -93,15 +101,11 @@ def view_probs(
 ) -> np.ndarray:                # (C,h,w) float32, sums to 1 over C
     "Class probabilities at the size at which the network saw the frame; `AerialsegError` where memory does not suffice."
     tta, was_training = tta or recipe.tta, model.training
-    def answer(pictures):
-        xb = torch.cat([to_tensor(p, device) for p in pictures])
-        return batch_probs(model, xb, tta, temperature).cpu().numpy()
-    model.eval()
+    answer = make_answer(model.eval(), device, tta, temperature)
     try:
-        with torch.inference_mode(), torch.autocast("cuda", enabled=device.startswith("cuda")):
-            seen = seen_image(image, recipe)
-            whole = recipe.view == "resize" or max(seen.shape[:2]) <= recipe.tile
-            return answer([seen])[0] if whole else tiled_probs(seen, recipe, answer)
+        seen = seen_image(image, recipe)
+        whole = recipe.view == "resize" or max(seen.shape[:2]) <= recipe.tile
+        return answer([seen])[0] if whole else tiled_probs(seen, recipe, answer)
     except Exception as e:
         if is_out_of_memory(e): raise too_large(*image.shape[:2], recipe, tta) from e
         raise
