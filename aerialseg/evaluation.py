@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SAMPLE', 'TRIED', 'LEAST', 'Seen', 'see_frame', 'Evaluation', 'load_run_model', 'see_frames', 'mean_interval',
-           'presence_report', 'calibration_report', 'tta_report', 'make_metrics', 'seen_gsd', 'evaluate',
+           'presence_report', 'calibration_report', 'tta_report', 'make_metrics', 'seen_ground', 'evaluate',
            'final_predict', 'presence_thresholds', 'boundary_f', 'reliability', 'fit_temperature', 'apply_presence',
            'fit_presence']
 
@@ -156,12 +156,12 @@ def make_metrics(ev: Evaluation) -> dict:
                     "presence": presence_report(ev)}
 
 # %% ../nbs/09_evaluation.ipynb #09-eva-900
-def seen_gsd(folder: DataFolder, recipe: Recipe, ids: Iterable[str]) -> float | None: # metres a pixel
-    "Ground sampling distance at the network's view, the median over frames, from `scenes.csv`; None where that does not tell."
-    if folder.frames is None or "gsd_m" not in folder.frames: return None
-    known = folder.frames[folder.frames.ImageID.isin(set(ids))]
-    seen = [g * w / view_size(h, w, recipe)[1] for g, (h, w) in zip(known.gsd_m, map(folder.size, known.ImageID))]
-    return float(np.median(seen)) if len(seen) and np.isfinite(seen).all() else None
+def seen_ground(folder: DataFolder, recipe: Recipe, ids: Iterable[str]) -> dict: # scale, gsd_m
+    "How a training frame's pixels were scaled for the network, and what ground one then showed (m; None where `scenes.csv` does not tell); medians."
+    scale = {i: view_size(h, w, recipe)[1] / w for i, (h, w) in ((i, folder.size(i)) for i in ids)}
+    told = folder.frames is not None and "gsd_m" in folder.frames
+    gsd = [g / scale[i] for i, g in zip(folder.frames.ImageID, folder.frames.gsd_m) if i in scale] if told else []
+    return {"scale": float(np.median(list(scale.values()))), "gsd_m": float(np.median(gsd)) if len(gsd) and np.isfinite(gsd).all() else None}
 
 # %% ../nbs/09_evaluation.ipynb #09-eva-022
 def evaluate(run: Run) -> Evaluation:
@@ -183,7 +183,7 @@ def evaluate(run: Run) -> Evaluation:
                             boundary=ev.boundary)
     save_json(metrics, run / "metrics.json")
     save_json({"temperature": metrics["calibration"]["temperature"],
-               "presence": learned["thresholds"] if learned["applied"] else {}, "gsd_m": seen_gsd(folder, run.recipe, train)}, run / "postprocess.json")
+               "presence": learned["thresholds"] if learned["applied"] else {}, **seen_ground(folder, run.recipe, train)}, run / "postprocess.json")
     return ev
 
 # %% ../nbs/09_evaluation.ipynb #09-eva-054

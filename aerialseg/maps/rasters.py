@@ -60,7 +60,7 @@ def opened(path: str | Path, mode: str = "r", **how) -> Iterator[rasterio.Datase
     try:
         with rasterio.open(path, mode, **how) as ds: yield ds
     except rasterio.errors.RasterioError as e:
-        raise AerialsegError(f"{path} can't be read as a raster ({one_line(e)}): does `gdalinfo` open it?") from e
+        raise AerialsegError(f"{path} can't be read as a raster ({one_line(e.__cause__ or e)}): does `gdalinfo` open it?") from e
 
 def pixel_size_m(ds: rasterio.DatasetBase) -> tuple[float, float] | None: # down, across; metres
     "Size on the ground of the pixel in the middle, along the WGS 84 ellipsoid."
