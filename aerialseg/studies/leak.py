@@ -96,4 +96,5 @@ def show_leak(rows: pd.DataFrame, score: str = "miou") -> plt.Figure:
     left.invert_yaxis()
     fig.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper left", ncols=2)
     right.set(xlabel=f"{score}, validation minus unseen flights")
+    right.locator_params(axis="x", nbins=5)
     return fig
