@@ -84,5 +84,6 @@ def save_polygons(table: gpd.GeoDataFrame, path: Path) -> Path:
     "Write a GeoPackage, or GeoJSON in longitude and latitude, as its standard demands; whole or not at all."
     if path.suffix not in KINDS: raise AerialsegError(f"{path} has the ending {path.suffix!r}: choose {' or '.join(KINDS)}")
     if path.suffix == ".geojson" and table.crs is not None: table = table.to_crs(4326)
-    with atomic_path(path) as part: table.to_file(part, driver=KINDS[path.suffix], engine="pyogrio", layer=path.stem)
+    older = {"dataset_options": {"VERSION": "1.3"}} if path.suffix == ".gpkg" else {}      # which GDAL 3.6 reads without a warning
+    with atomic_path(path) as part: table.to_file(part, driver=KINDS[path.suffix], engine="pyogrio", layer=path.stem, **older)
     return path

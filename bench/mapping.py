@@ -1,0 +1,78 @@
+"""A large orthomosaic mapped: seconds around the network on the same tiles, and the largest memory. Writes bench/mapping.csv.
+
+    python bench/mapping.py [RUN] [SIDE]        a run folder (none: the demo's network, untrained), pixels a side (20000)
+"""
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import rasterio
+
+from aerialseg.core import LANDCOVER12, create_run, make_recipe, own_memory
+from aerialseg.maps.jobs import MapOptions, load_answer, map_raster
+from aerialseg.maps.mapping import predict_unit
+from aerialseg.maps.rasters import draw_ortho
+from aerialseg.model import make_model, save_model
+
+
+def large_ortho(path: Path, side: int) -> None:
+    "A drawn place of 400 m at 0.1 m, and its mirror images, side by side."
+    draw_ortho(path.with_name("one.tif"), size_m=400, gsd_m=.1, seed=2, sports=("football_field", "tennis_court"))
+    with rasterio.open(path.with_name("one.tif")) as ds: x, profile = ds.read([1, 2, 3]), ds.profile
+    n = x.shape[1]
+    with rasterio.open(path, "w", **profile | dict(width=side, height=side, count=3, photometric="ycbcr", compress="jpeg", jpeg_quality=90,
+                                                   blockxsize=512, blockysize=512, interleave="pixel", alpha=None)) as ds:
+        for i in range(0, side, n):
+            for j in range(0, side, n):
+                part = x[:, ::-1 if i // n % 2 else 1, ::-1 if j // n % 2 else 1][:, :side - i, :side - j]
+                ds.write(part, window=rasterio.windows.Window(j, i, part.shape[2], part.shape[1]))
+
+
+def untrained(folder: Path) -> Path:
+    run = create_run(folder, make_recipe("demo"))
+    r = run.recipe
+    save_model(make_model(r.arch, r.encoder, "none", LANDCOVER12.n_classes, r.decoder_channels), run / "model", LANDCOVER12, r)
+    return run.folder
+
+
+def measure(run: Path, path: Path, out: Path, polygons: str) -> dict:
+    "One map; the seconds that the network took are counted where it is asked."
+    inside, tiles = 0., 0
+    def compute(task, units):
+        answer = load_answer(task.run, task.key, task.tta, task.device)
+        def timed(pictures):
+            nonlocal inside, tiles
+            start = time.perf_counter()
+            probs = answer(pictures)
+            inside, tiles = inside + time.perf_counter() - start, tiles + len(pictures)
+            return probs
+        for unit in units: yield unit, predict_unit(task.job, *unit, timed)
+    start = time.perf_counter()
+    map_raster(run, str(path), out, path.stem, MapOptions(gsd_m=.1, tta="none", polygons=polygons), compute)
+    seconds = time.perf_counter() - start
+    with rasterio.open(path) as ds: megapixels = ds.height * ds.width / 1e6
+    return dict(polygons=bool(polygons), megapixels=megapixels, tiles=tiles, seconds=seconds, network_seconds=inside, ratio=seconds / inside,
+                seconds_a_megapixel=seconds / megapixels, peak_memory_mb=own_memory("VmHWM") / 2**20)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 4:                       # one measurement, in a process of its own: memory is counted from its start
+        row = measure(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4].removeprefix("none"))
+        pd.DataFrame([row]).to_csv(Path(sys.argv[3]) / "row.csv", index=False)
+        sys.exit()
+    with tempfile.TemporaryDirectory() as tmp:
+        tmp = Path(tmp)
+        run = Path(sys.argv[1]) if len(sys.argv) > 1 and Path(sys.argv[1]).exists() else untrained(tmp / "run")
+        large_ortho(tmp / "large.tif", int(sys.argv[2]) if len(sys.argv) > 2 else 20_000)
+        rows = []
+        for kind in ("none", ".gpkg"):
+            subprocess.run([sys.executable, __file__, str(run), str(tmp / "large.tif"), str(tmp / kind.strip(".")), kind], check=True)
+            rows.append(pd.read_csv(tmp / kind.strip(".") / "row.csv"))
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+        table = pd.concat(rows).assign(commit=commit).round(3)
+        table.to_csv(Path(__file__).with_suffix(".csv"), index=False)
+        print(table.T.to_string(header=False))
