@@ -56,6 +56,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'aerialseg.cli.compare': ('cli.html#compare', 'aerialseg/cli.py'),
                                'aerialseg.cli.doctor': ('cli.html#doctor', 'aerialseg/cli.py'),
                                'aerialseg.cli.end': ('cli.html#end', 'aerialseg/cli.py'),
+                               'aerialseg.cli.export': ('cli.html#export', 'aerialseg/cli.py'),
                                'aerialseg.cli.findings': ('cli.html#findings', 'aerialseg/cli.py'),
                                'aerialseg.cli.main': ('cli.html#main', 'aerialseg/cli.py'),
                                'aerialseg.cli.predict': ('cli.html#predict', 'aerialseg/cli.py'),

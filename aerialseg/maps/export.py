@@ -8,9 +8,9 @@ __all__ = ['PROBE', 'USE', 'CARD', 'FORMS', 'Trained', 'probe_frames', 'load_tra
            'class_table', 'limits', 'usage', 'card_head', 'data_name', 'make_card', 'to_hub', 'export']
 
 # %% ../../nbs/maps/31_export.ipynb #31-ex-003
-import copy, json, shutil
+import copy, io, json, shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -148,7 +148,7 @@ def to_program(t: Trained, part: Path) -> tuple[float, float]: # gap, share of e
 # %% ../../nbs/maps/31_export.ipynb #31-ex-027
 def cell(text) -> str:
     "Any text in a Markdown table."
-    return one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("`", "'")
+    return one_line(text, 400).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("`", "'")
 
 def rows(header: tuple[str, ...], body: list[tuple]) -> str:
     "A Markdown table."
@@ -186,7 +186,7 @@ def limits(run: Run, metrics: dict | None, audit: dict | None) -> list[str]:
     floor, dice = max(metrics["floors"].values()), metrics["scores"]["mean_dice"]["value"]
     if dice <= floor: found.append(f"Mean Dice {dice:.3f} does not beat its floor of {floor:.3f}: an answer without a model scores as well.")
     groups, split = metrics["groups"], (audit or {}).get("split", {})
-    found.append(f"Judged on {metrics['images']} frames of {groups} groups" + (": a small sample." if groups < 10 else "."))
+    found.append(f"Judged on {metrics['images']} frames of {groups} group{'s' * (groups != 1)}" + (": a small sample." if groups < 10 else "."))
     if run.recipe.split == "random": found.append("The split is random: frames of one flight lie on both sides, and the scores flatter.")
     if n := split.get("near_duplicates_across"): found.append(f"{n} near-duplicates lie across the split, and the scores flatter.")
     size = f"{run.recipe.height}×{run.recipe.width}"
@@ -292,7 +292,8 @@ def to_hub(t: Trained, part: Path, name: str, licence: str = "") -> tuple[float,
     save_json({"do_normalize": True, "do_rescale": True, "rescale_factor": 1 / 255, "image_mean": NORM_MEAN, "image_std": NORM_STD,
                "id2label": dict(enumerate(t.taxonomy.names))}, part / "preprocessor_config.json")
     write_facts(t, part)
-    return parity(t.model, smp.from_pretrained(part).eval(), t.frames)
+    with redirect_stdout(io.StringIO()): read = smp.from_pretrained(part)            # the Hub's library prints where it reads
+    return parity(t.model, read.eval(), t.frames)
 
 # %% ../../nbs/maps/31_export.ipynb #31-ex-043
 FORMS = ("onnx", "torch", "hf")
