@@ -8,8 +8,8 @@ here = Path(__file__).parent
 ini = ConfigParser(delimiters=["="])
 ini.read(here / "settings.ini", encoding="utf-8")
 meta = ini["DEFAULT"]
-extras = {name: meta[f"{name}_requirements"].split() for name in ("export", "maps", "dev")}
-extras["dev"] += extras["export"] + extras["maps"]      # the tests need all of it
+extras = {name: meta[f"{name}_requirements"].split() for name in ("predict", "train", "export", "maps", "dev")}
+extras["dev"] += extras["train"] + extras["export"] + extras["maps"]      # the tests need all of it
 
 setup(
     name=meta["lib_name"], version=meta["version"], description=meta["description"],

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from .core import (AEROSCAPES, TAXONOMIES, AerialsegError, Taxonomy, check_file, load_classes, load_table,
@@ -81,7 +80,7 @@ class DataFolder:
     masks: dict[str, Path]      # ImageID: mask file, those that exist
     train: tuple[str, ...]      # ImageIDs as listed, in the list's order
     test: tuple[str, ...]
-    frames: pd.DataFrame | None # scenes.csv (ImageID, flight, altitude_m, …) where there is one
+    frames: "pd.DataFrame | None" # scenes.csv (ImageID, flight, altitude_m, …) where there is one
 
     def _path(self, files: dict, ImageID: str, what: str) -> Path:
         if ImageID not in files:
@@ -123,7 +122,7 @@ def _files(root: Path, folder: str, suffixes: tuple[str, ...]) -> dict[str, Path
     return found
 
 # %% ../nbs/00b_folder.ipynb #00b-fo-901
-def _frames(path: Path) -> pd.DataFrame:
+def _frames(path: Path) -> "pd.DataFrame":
     "scenes.csv: what is known of each frame."
     frames = load_table(path, ["ImageID"])
     if frames.ImageID.duplicated().any():

@@ -51,7 +51,7 @@ def make_readme() -> None:
     shutil.rmtree(ROOT / "README_files", ignore_errors=True)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = readme.replace("](images/", "](nbs/images/")
-    (ROOT / "README.md").write_text(re.sub(r"\]\(((?:studies/)?\w+\.ipynb)\)", r"](nbs/\1)", readme), encoding="utf-8")
+    (ROOT / "README.md").write_text(re.sub(r"\]\(((?:(?:studies|maps)/)?\w+\.ipynb)\)", r"](nbs/\1)", readme), encoding="utf-8")
 
 
 def results() -> None:
@@ -97,7 +97,7 @@ def run_notebooks() -> None:
     from nbclient import NotebookClient
     from aerialseg.runner import collapse
     os.environ.pop("MPLBACKEND", None)     # pictures go into the notebooks
-    chosen = sys.argv[2:] or [str(p) for folder in ("nbs", "nbs/studies") for p in sorted((ROOT / folder).glob("*.ipynb"))]
+    chosen = sys.argv[2:] or [str(p) for folder in ("nbs", "nbs/studies", "nbs/maps") for p in sorted((ROOT / folder).glob("*.ipynb"))]
     for path in map(Path, chosen):
         start, nb = time.perf_counter(), nbformat.read(path, 4)
         NotebookClient(nb, timeout=900, extra_arguments=["--log-level=50"], resources={"metadata": {"path": str(path.parent)}}).execute()
