@@ -483,7 +483,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'aerialseg.pictures.predict_apart': ('pictures.html#predict_apart', 'aerialseg/pictures.py'),
                                     'aerialseg.pictures.predict_pictures': ('pictures.html#predict_pictures', 'aerialseg/pictures.py'),
                                     'aerialseg.pictures.predict_these': ('pictures.html#predict_these', 'aerialseg/pictures.py'),
-                                    'aerialseg.pictures.save_mask': ('pictures.html#save_mask', 'aerialseg/pictures.py'),
                                     'aerialseg.pictures.work_off': ('pictures.html#work_off', 'aerialseg/pictures.py')},
             'aerialseg.plan': { 'aerialseg.plan.Parcel': ('plan.html#parcel', 'aerialseg/plan.py'),
                                 'aerialseg.plan.Parcel.centre': ('plan.html#parcel.centre', 'aerialseg/plan.py'),
