@@ -8,7 +8,6 @@ __all__ = ['FAR', 'MOST_JSON', 'field', 'read_points', 'Piece', 'draw_polygon', 
            'window_counts']
 
 # %% ../../nbs/maps/31b_formats.ipynb #31b-fm-003
-import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
