@@ -19,7 +19,7 @@ def refused(done, *words):
 
 def test_help_shows_examples(aerialseg):
     assert "scored submission" in aerialseg("--help").stdout
-    for command in ("run", "verify", "compare", "scenes", "audit", "check", "predict", "doctor"):
+    for command in ("run", "verify", "compare", "scenes", "audit", "check", "predict", "import", "annotations", "doctor"):
         done = aerialseg(command, "--help")
         assert done.returncode == 0 and "xample" in done.stdout
 

@@ -21,7 +21,7 @@ from ..rle import run_pixels, run_starts
 
 # %% ../../nbs/maps/31b_formats.ipynb #31b-fm-006
 FAR = 1e7            # pixels; a point farther out than this is a slip of the decimal point
-MOST_JSON = 2**30    # bytes; the training part of COCO has 450 MB
+MOST_JSON = 2**30    # bytes; a COCO file may have hundreds of MB
 
 def field(record, key: str, kind: str, where: str): # kind: text, list, object, number, size or id; where: for the message
     "A value of a JSON object, if it is there and of that kind."
