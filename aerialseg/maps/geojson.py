@@ -82,7 +82,8 @@ def to_pixels(features: list, system: str, raster, where: str) -> list[tuple[str
             flat = np.concatenate(rings)
             try: x, y = rasterio.warp.transform(system, raster.crs, *flat.T)
             except (rasterio.errors.RasterioError, ValueError) as e: raise AerialsegError(f"{where}: can't go from {one_line(system, 60)} to the raster's coordinates: {one_line(e)}") from e
-            points = np.column_stack(~raster.transform * (np.array(x), np.array(y)))
+            back, x, y = ~raster.transform, np.array(x), np.array(y)
+            with np.errstate(all="ignore"): points = np.column_stack([back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f])
             (left, top), (right, bottom) = points.min(0), points.max(0)
             if not np.isfinite(points).all() or right < 0 or bottom < 0 or left > raster.width or top > raster.height: continue
             inside.append((label, np.split(points, np.cumsum([len(r) for r in rings])[:-1])))
