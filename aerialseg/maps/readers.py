@@ -22,7 +22,7 @@ from ..core import AerialsegError, check_file, load_json, one_line
 from ..dataset import is_rotated
 from ..folder import FORMATS, MAX_PIXELS, decode, image_size, open_picture
 from .folders import IGNORED, Files, Item, Source, frame_names, read_values
-from .formats import (MOST_JSON, Piece, counts_to_mask, draw_ellipse, draw_polygon, field, paint, read_points, replace,
+from .formats import (FAR, MOST_JSON, Piece, counts_to_mask, draw_ellipse, draw_polygon, field, paint, read_points, replace,
                                     text_to_counts, unite)
 from ..pictures import KINDS
 
@@ -201,7 +201,10 @@ def parse_xml(path: Path) -> ET.Element:
 
 def numbers(element: ET.Element, names: str, where: str) -> list[float]: # names: attributes, with spaces between
     "Attributes of an XML element as numbers."
-    return read_points([[element.get(n, "missing"), 0] for n in names.split()], f"{where} ({names})", 1)[:, 0].tolist()
+    try: values = [float(element.get(n, "missing")) for n in names.split()]
+    except ValueError: values = [np.nan]
+    if not all(abs(v) < FAR for v in values): raise AerialsegError(f"{where}: {names} must all be there, as numbers: draw the shape again or delete it")
+    return values
 
 def cvat_piece(shape: ET.Element, height: int, width: int, where: str) -> Piece | None: # None: it has no area
     "The pixels of a shape."
