@@ -396,7 +396,7 @@ def test_from_own_folder_to_corrected_predictions(aerialseg, scenes, tmp_path):
     done = aerialseg("import", "own", "data/mine", "--classes", scenes.root / "classes.csv", "--test-share", ".2", "--link")
     assert done.returncode == 0 and "aerialseg run --data data/mine" in done.stdout and "1 pictures have no labels" in done.stdout, done.stderr
     assert "0 faults" in aerialseg("audit", "data/mine").stdout
-    run = aerialseg("run", "--profile", "tiny", "--data", "data/mine", "--name", "mine", "--no-lessons", timeout=900)
+    run = aerialseg("run", "--profile", "tiny", "--data", "data/mine", "--name", "mine", "--set", "arch=fpn", "--set", "decoder_channels=64,32", "--no-lessons", timeout=900)
     assert run.returncode == 0 and (tmp_path / "runs/mine/submission.csv").exists(), run.stderr
     assert aerialseg("predict", "runs/mine", "own/photos", "--out", "pred").returncode == 0
     for to in ("labelme", "cvat"):

@@ -61,6 +61,7 @@ class Files:
         there = [p for p in self.by_name.get(parts[-1], []) if among(p)]
         for n in range(2, len(parts) + 1):
             if len(there) > 1: there = [p for p in there if p.parts[-n:] == parts[-n:]] or there
+        if len(there) > 1: there = [p for p in there if not MASK_WORDS & {w.lower() for w in p.relative_to(self.root).parts[:-1]}] or there
         if self.root.joinpath(*parts) in there: return self.root.joinpath(*parts)       # word for word
         if len(there) > 1: raise AerialsegError(f"{there[0]} and {there[1]} may both be {one_line(name, 80)}: which is it? keep one")
         return there[0] if there else None

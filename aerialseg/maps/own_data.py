@@ -74,7 +74,7 @@ def read_source(
     if not source.exists(): raise AerialsegError(f"{one_line(source)} is not there: give the folder of your pictures and labels")
     only = source if source.is_file() else None
     files = Files(source.parent if only else source)
-    if only is None and ((source / "train.csv").exists() or (source / "ImageSets/trn.txt").exists()):
+    if kind == "auto" and only is None and ((source / "train.csv").exists() or (source / "ImageSets/trn.txt").exists()):
         raise AerialsegError(f"{source} is in a layout that needs no import: go on with `aerialseg audit {source}`")
     found, what = recognise(files, kind, only)
     if found == "coco": return read_coco(files, what)
