@@ -146,10 +146,10 @@ def save_json(obj, path: str | Path) -> None:
         return None if isinstance(o, float) and not np.isfinite(o) else o
     with atomic_path(path) as tmp: tmp.write_text(json.dumps(plain(obj), indent=1, ensure_ascii=False) + "\n")
 
-def load_json(path: str | Path):
+def load_json(path: str | Path, most: int = MOST_BYTES): # most: bytes
     "Read a JSON file; `AerialsegError` names a missing or broken one."
     def refuse(word): raise ValueError(f"{word} is no JSON")
-    try: return json.loads(check_file(path).read_text(encoding="utf-8"), parse_constant=refuse)
+    try: return json.loads(check_file(path, most).read_text(encoding="utf-8"), parse_constant=refuse)
     except (OSError, ValueError, RecursionError) as e:      # recursion: a list in a list in a list …
         raise AerialsegError(f"{path} can't be read as JSON: {one_line(e)}") from e
 
