@@ -504,6 +504,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'aerialseg.maps.rasters': { 'aerialseg.maps.rasters.Raster': ('maps/rasters.html#raster', 'aerialseg/maps/rasters.py'),
                                         'aerialseg.maps.rasters.draw_ortho': ('maps/rasters.html#draw_ortho', 'aerialseg/maps/rasters.py'),
                                         'aerialseg.maps.rasters.find_range': ('maps/rasters.html#find_range', 'aerialseg/maps/rasters.py'),
+                                        'aerialseg.maps.rasters.is_there': ('maps/rasters.html#is_there', 'aerialseg/maps/rasters.py'),
                                         'aerialseg.maps.rasters.open_raster': ( 'maps/rasters.html#open_raster',
                                                                                 'aerialseg/maps/rasters.py'),
                                         'aerialseg.maps.rasters.opened': ('maps/rasters.html#opened', 'aerialseg/maps/rasters.py'),

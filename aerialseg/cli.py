@@ -297,6 +297,7 @@ def map_(
     overlap: Annotated[int | None, typer.Option(min=0)] = None,
     tta: Annotated[str | None, typer.Option(help="none, flip or d4")] = None,
     blend: Annotated[str, typer.Option(help="how tiles are blended: gauss or hann")] = "gauss",
+    unit: Annotated[int, typer.Option(min=64, help="longest side of what is computed at a time, pixels; less needs less memory")] = 1536,
     bands: Annotated[str, typer.Option(help="red, green and blue, from 1, such as 3,2,1; none: as the raster says")] = "",
     values: Annotated[str, typer.Option(help="the values of black and white, such as 0,3000, where pixels are not bytes")] = "",
     layer: Annotated[list[str], typer.Option(help="also write confidence, uncertainty or probabilities; may be repeated")] = [],
@@ -323,7 +324,7 @@ def map_(
     from aerialseg.maps.catalogue import find_rasters, map_rasters
     from aerialseg.maps.jobs import MapOptions
     from aerialseg.runner import Stopped, stoppable
-    options = MapOptions(gsd, tile, overlap, tta, blend, bands=numbers(bands, int, 3, "--bands"), values=numbers(values, float, 2, "--values") or None,
+    options = MapOptions(gsd, tile, overlap, tta, blend, unit, bands=numbers(bands, int, 3, "--bands"), values=numbers(values, float, 2, "--values") or None,
                          layers=tuple(layer), polygons="" if polygons == "none" else f".{polygons}", least_m2=least_area, tolerance_m=simplify)
     try:
         with stoppable(): made = map_rasters(run, find_rasters(rasters), out, options, processes, cluster, resume, overwrite)

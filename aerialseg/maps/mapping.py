@@ -20,7 +20,7 @@ import rasterio.shutil
 from rasterio.windows import Window
 
 from ..core import AerialsegError, Taxonomy, atomic_path
-from .rasters import Raster, opened, read_window
+from .rasters import Raster, is_there, opened, read_window
 from ..tiles import tile_starts
 
 # %% ../../nbs/maps/30_mapping.ipynb #30-ma-008
@@ -159,7 +159,7 @@ def core_layers(
     for a in range(y0, y1, rows):
         y, x = slice(a, min(a + rows, y1)), slice(x0, x1)
         window = Window(x.start, y.start, x.stop - x.start, y.stop - y.start)
-        with opened(job.raster.path) as ds: gone = ds.dataset_mask(window=window) == 0
+        with opened(job.raster.path) as ds: gone = ~is_there(ds, job.raster.bands, window)
         best, label, every = np.full(gone.shape, -1, np.float32), np.zeros(gone.shape, np.uint8), []
         for c, p in enumerate(own_grid(probs, y, x, job, top, left)):
             label[p > best] = c

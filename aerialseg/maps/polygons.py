@@ -22,6 +22,7 @@ from .rasters import opened, pixel_size_m
 # %% ../../nbs/maps/30b_polygons.ipynb #30b-po-006
 def without_specks(classes: np.ndarray, least: int) -> np.ndarray: # (H,W) uint8, 255 stays as it is -> (H,W) uint8
     "Give areas of fewer than `least` pixels to their largest neighbour."
+    least = min(least, classes.size - 1)                 # GDAL wants it so
     if least < 2: return classes
     return sieve(classes, least, mask=classes != NODATA, connectivity=4)
 
