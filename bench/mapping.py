@@ -1,7 +1,8 @@
 """A large orthomosaic mapped: seconds around the network on the same tiles, and the largest memory. Writes bench/mapping.csv.
 
-    python bench/mapping.py [RUN] [SIDE]        a run folder (none: the demo's network, untrained), pixels a side (20000)
+    python bench/mapping.py [RUN] [SIDE]        a trained run, such as runs/demo (none: the demo's network, untrained), pixels a side (20000)
 """
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import rasterio
+import torch
 
 from aerialseg.core import LANDCOVER12, create_run, make_recipe, own_memory
-from aerialseg.maps.jobs import MapOptions, load_answer, map_raster
+from aerialseg.maps import jobs, polygons
+from aerialseg.maps.jobs import MapOptions, load_answer
 from aerialseg.maps.mapping import predict_unit
 from aerialseg.maps.rasters import draw_ortho
 from aerialseg.model import make_model, save_model
@@ -39,9 +42,16 @@ def untrained(folder: Path) -> Path:
     return run.folder
 
 
-def measure(run: Path, path: Path, out: Path, polygons: str) -> dict:
-    "One map; the seconds that the network took are counted where it is asked."
-    inside, tiles = 0., 0
+def measure(run: Path, path: Path, out: Path) -> dict:
+    "One map; the seconds of the network are counted where it is asked, those of the polygons where they are made."
+    inside, tiles, outlining = 0., 0, 0.
+    def make_polygons(*args):
+        nonlocal outlining
+        start = time.perf_counter()
+        table = polygons.make_polygons(*args)
+        outlining = time.perf_counter() - start
+        return table
+    jobs.make_polygons = make_polygons
     def compute(task, units):
         answer = load_answer(task.run, task.key, task.tta, task.device)
         def timed(pictures):
@@ -52,27 +62,23 @@ def measure(run: Path, path: Path, out: Path, polygons: str) -> dict:
             return probs
         for unit in units: yield unit, predict_unit(task.job, *unit, timed)
     start = time.perf_counter()
-    map_raster(run, str(path), out, path.stem, MapOptions(gsd_m=.1, tta="none", polygons=polygons), compute)
-    seconds = time.perf_counter() - start
+    jobs.map_raster(run, str(path), out, path.stem, MapOptions(gsd_m=.1, tta="none"), compute)
+    seconds = time.perf_counter() - start - outlining
     with rasterio.open(path) as ds: megapixels = ds.height * ds.width / 1e6
-    return dict(polygons=bool(polygons), megapixels=megapixels, tiles=tiles, seconds=seconds, network_seconds=inside, ratio=seconds / inside,
-                seconds_a_megapixel=seconds / megapixels, peak_memory_mb=own_memory("VmHWM") / 2**20)
+    return dict(megapixels=megapixels, tiles=tiles, seconds=seconds, network_seconds=inside, ratio=seconds / inside, seconds_a_megapixel=seconds / megapixels,
+                polygon_seconds=outlining, peak_memory_mb=own_memory("VmHWM") / 2**20, threads=torch.get_num_threads(), load=os.getloadavg()[0])
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 4:                       # one measurement, in a process of its own: memory is counted from its start
-        row = measure(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4].removeprefix("none"))
-        pd.DataFrame([row]).to_csv(Path(sys.argv[3]) / "row.csv", index=False)
+    if len(sys.argv) > 3:                       # the measurement, in a process of its own: memory is counted from its start
+        pd.DataFrame([measure(*map(Path, sys.argv[1:4]))]).to_csv(Path(sys.argv[3]) / "row.csv", index=False)
         sys.exit()
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)
         run = Path(sys.argv[1]) if len(sys.argv) > 1 and Path(sys.argv[1]).exists() else untrained(tmp / "run")
         large_ortho(tmp / "large.tif", int(sys.argv[2]) if len(sys.argv) > 2 else 20_000)
-        rows = []
-        for kind in ("none", ".gpkg"):
-            subprocess.run([sys.executable, __file__, str(run), str(tmp / "large.tif"), str(tmp / kind.strip(".")), kind], check=True)
-            rows.append(pd.read_csv(tmp / kind.strip(".") / "row.csv"))
+        subprocess.run([sys.executable, __file__, str(run), str(tmp / "large.tif"), str(tmp / "out")], check=True)
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-        table = pd.concat(rows).assign(commit=commit).round(3)
+        table = pd.read_csv(tmp / "out/row.csv").assign(commit=commit).round(3)
         table.to_csv(Path(__file__).with_suffix(".csv"), index=False)
         print(table.T.to_string(header=False))

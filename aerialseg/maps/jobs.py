@@ -167,6 +167,7 @@ def results_of(out: Path, name: str, options: MapOptions) -> dict[str, Path]: # 
 def write_results(place: Workplace, results: dict[str, Path], taxonomy: Taxonomy, options: MapOptions, key: str) -> None:
     "Make of a finished workplace what people open."
     labels, step = place.layer("classes"), tqdm(results, "write", leave=False)
+    load_answer.cache_clear()                                   # the network has done its part
     with opened(labels, "r+") as ds: ds.update_tags(MADE_FROM=key)
     for what in step:
         path = results[what]
