@@ -44,6 +44,7 @@ bench: .venv/.ready
 	$(BIN)/python bench/around.py
 	$(BIN)/python bench/loader.py
 	$(BIN)/python bench/inference.py
+	$(BIN)/python bench/mapping.py
 
 notebooks: .venv/.ready
 	$(BIN)/python tests/gates.py notebooks

@@ -24,7 +24,8 @@ def compute_with(client) -> Callable: # client: distributed.Client
     from distributed.scheduler import KilledWorker
     def compute(task: Callable, units: list) -> Iterator[tuple]: # unit, its part
         workers = len(client.scheduler_info(n_workers=-1)["workers"])
-        if not workers: raise AerialsegError(f"the cluster at {client.scheduler.address} has no workers: start some with `dask worker {client.scheduler.address}`")
+        where = client.scheduler.address
+        if not workers: raise AerialsegError(f"the cluster at {where} has no workers: start some with `dask worker {where}`")
         left, under_way = list(units)[::-1], {}
         done = as_completed()
         def more():
@@ -39,7 +40,7 @@ def compute_with(client) -> Callable: # client: distributed.Client
                 if left: more()
         except KilledWorker as e:
             raise AerialsegError("a unit killed several workers one after the other, often because the memory is full: use fewer --processes "
-                                 "or a smaller --tile; what is finished is kept, --resume goes on") from e
+                                 "or a smaller --unit; what is finished is kept, --resume goes on") from e
         finally: client.cancel(list(under_way))
     return compute
 
@@ -55,14 +56,15 @@ def workers(processes: int = 1, cluster: str = "") -> Iterator[Callable]: # a wa
     if cluster:
         try: client = Client(cluster, timeout=20)
         except (OSError, ValueError, TimeoutError) as e:
-            raise AerialsegError(f"no dask scheduler answers at {cluster} ({one_line(e)}): the address is the one that `dask scheduler` prints, such as tcp://10.0.0.1:8786") from e
+            raise AerialsegError(f"no dask scheduler answers at {cluster} ({one_line(e)}): the address is the one that "
+                                 "`dask scheduler` prints, such as tcp://10.0.0.1:8786") from e
         with client: yield compute_with(client)
         return
     import torch
     threads = max(1, torch.get_num_threads() // processes)
     with dask.config.set({"distributed.nanny.environ": {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}}):
-        with LocalCluster(n_workers=processes, threads_per_worker=1, dashboard_address=None, memory_limit=None, silence_logs=logging.CRITICAL) as local, \
-             Client(local) as client: yield compute_with(client)
+        how = dict(threads_per_worker=1, dashboard_address=None, memory_limit=None, silence_logs=logging.CRITICAL)
+        with LocalCluster(n_workers=processes, **how) as local, Client(local) as client: yield compute_with(client)
 
 # %% ../../nbs/maps/30d_catalogue.ipynb #30-ca-012
 ENDINGS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
@@ -82,7 +84,8 @@ def item_raster(item: dict, file: Path) -> tuple[str, str]: # name, path or addr
         key = next(k for k in (*ASSETS, *roles, *assets) if k in assets)
         return str(item["id"]), beside(file, str(assets[key]["href"]))
     except (KeyError, TypeError, AttributeError, StopIteration) as e:
-        raise AerialsegError(f"{file} holds a STAC item without id or picture ({one_line(repr(e))}): an item needs an id, and assets with an href") from e
+        raise AerialsegError(f"{file} holds a STAC item without id or picture ({one_line(repr(e))}): "
+                             "an item needs an id, and assets with an href") from e
 
 def listed(source: str) -> list[tuple[str, str]]: # (name, path or address)
     "The rasters that one source names."
@@ -106,7 +109,8 @@ def find_rasters(sources: Iterable[str | Path]) -> dict[str, str]: # name: path 
     names = [name for name, _ in found]
     if twice := [n for n in names if names.count(n) > 1]:
         raise AerialsegError(f"two rasters are called {twice[0]}, and so would be their maps: map them into different folders with --out")
-    if bad := [n for n in names if not n or "/" in n or n[0] == "."]: raise AerialsegError(f"{bad[0]!r} can't be a file's name: call the raster otherwise")
+    if bad := [n for n in names if not n or "/" in n or n[0] == "."]:
+        raise AerialsegError(f"{bad[0]!r} can't be a file's name: call the raster otherwise")
     return dict(found)
 
 # %% ../../nbs/maps/30d_catalogue.ipynb #30-ca-015
@@ -127,5 +131,7 @@ def map_rasters(
     if len(made) > 1:
         tables = [pd.read_csv(files["areas"]).assign(raster=name) for name, files in made.items()]
         save_table(pd.concat(tables)[["raster", "class", "area_m2", "share"]], out / "areas.csv")
-    if failed: raise AerialsegError(f"{len(failed)} of {len(rasters)} rasters could not be mapped: {one_line('; '.join(failed), 200)}; the others are in {out}")
+    if failed:
+        lost = one_line(", ".join(failed), 200)
+        raise AerialsegError(f"{len(failed)} of {len(rasters)} rasters could not be mapped: {lost}; the others are in {out}")
     return made

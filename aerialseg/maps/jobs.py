@@ -50,7 +50,9 @@ class MapOptions:
     least_m2: float | None = None                   # see make_polygons, as for the next
     tolerance_m: float | None = None
 
-def working_scale(raster: Raster, recipe: Recipe, post: dict, gsd_m: float | None) -> tuple[tuple[float, float], str]: # working pixels a pixel (down, across), why
+def working_scale(
+    raster: Raster, recipe: Recipe, post: dict, gsd_m: float | None,
+) -> tuple[tuple[float, float], str]: # working pixels a pixel, down and across; why
     "How the raster is scaled for the network, and a sentence that says so."
     gsd = gsd_m or post.get("gsd_m")
     if gsd and raster.gsd_m:
@@ -59,7 +61,8 @@ def working_scale(raster: Raster, recipe: Recipe, post: dict, gsd_m: float | Non
         s = post.get("scale") or (recipe.scale if recipe.view == "crop" else 1.)
         missing = "the raster doesn't know where it lies" if not raster.gsd_m else "the run doesn't know its frames' pixel size (say it: --gsd 0.05)"
         scale, where = (s, s), f"{missing}: its pixels are taken as the frames' were"
-    if max(scale) > MOST_ZOOM: raise AerialsegError(f"{raster.path} is too coarse: {where}; a raster whose pixels are at most {MOST_ZOOM} times as large is needed")
+    if max(scale) > MOST_ZOOM:
+        raise AerialsegError(f"{raster.path} is too coarse: {where}; its pixels may be {MOST_ZOOM} times as large as the network's, no more")
     return scale, where
 
 # %% ../../nbs/maps/30c_jobs.ipynb #30-jo-009
@@ -119,7 +122,8 @@ def load_answer(run: str, key: str, tta: str, device: str) -> Answer: # key: so 
 def load_post(run: Path) -> dict:
     "postprocess.json, or nothing where the run was not evaluated."
     post = load_json(run / "postprocess.json") if (run / "postprocess.json").exists() else {}
-    if not isinstance(post, dict) or not all(post.get(k) is None or (type(post[k]) in (int, float) and post[k] > 0) for k in ("temperature", "gsd_m", "scale")):
+    is_number = lambda v: v is None or (type(v) in (int, float) and v > 0)
+    if not isinstance(post, dict) or not all(is_number(post.get(k)) for k in ("temperature", "gsd_m", "scale")):
         raise AerialsegError(f"{run / 'postprocess.json'} must hold numbers above 0 for temperature, gsd_m and scale: evaluate this run again")
     return post
 
@@ -162,7 +166,8 @@ def results_of(out: Path, name: str, options: MapOptions) -> dict[str, Path]: # 
     "The files of a map, in the order in which they are written."
     extra = [layer for layer in LAYERS if layer in options.layers and layer != "classes"]
     polygons = {"polygons": out / f"{name}{options.polygons}"} if options.polygons else {}
-    return polygons | {"areas": out / f"{name}_areas.csv", "preview": out / f"{name}_preview.png"} | {layer: out / f"{name}_{layer}.tif" for layer in (*extra, "classes")}
+    layers = {layer: out / f"{name}_{layer}.tif" for layer in (*extra, "classes")}
+    return polygons | {"areas": out / f"{name}_areas.csv", "preview": out / f"{name}_preview.png"} | layers
 
 def write_results(place: Workplace, results: dict[str, Path], taxonomy: Taxonomy, options: MapOptions, key: str) -> None:
     "Make of a finished workplace what people open."
@@ -182,15 +187,19 @@ def write_results(place: Workplace, results: dict[str, Path], taxonomy: Taxonomy
 def map_key(run: Path, source: str, options: MapOptions) -> str: # 32 hex digits
     "A hash of what decides a map: the model, the raster's size and time of change (its address, where it is no file), the options."
     stat = Path(source).stat() if Path(source).exists() else None
-    return hashlib.blake2b(repr((model_key(run), (stat.st_size, stat.st_mtime_ns) if stat else source, asdict(options))).encode(), digest_size=16).hexdigest()
+    what = model_key(run), (stat.st_size, stat.st_mtime_ns) if stat else source, asdict(options)
+    return hashlib.blake2b(repr(what).encode(), digest_size=16).hexdigest()
 
 def check_options(options: MapOptions) -> None:
     "`AerialsegError` for a layer, a kind of polygons, a way to blend or to turn that does not exist."
-    for what, value, known in [("layer", x, LAYERS) for x in options.layers] + [("kind of polygons", options.polygons or ".gpkg", KINDS), ("blend", options.blend, BLENDS),
-                                                                                   ("tta", options.tta or "none", TTA)]:
+    words = [("layer", x, LAYERS) for x in options.layers] + [("kind of polygons", options.polygons or ".gpkg", KINDS),
+                                                               ("blend", options.blend, BLENDS), ("tta", options.tta or "none", TTA)]
+    for what, value, known in words:
         if value not in known: raise AerialsegError(f"there is no {what} {value!r}: choose from {', '.join(known)}")
     for name in ("gsd_m", "least_m2", "tolerance_m"):
-        if (value := getattr(options, name)) is not None and not (0 <= value < 1e6 and (value or name != "gsd_m")): raise AerialsegError(f"{name}={value} can't be: give a number above 0")
+        value = getattr(options, name)
+        if value is not None and not (0 <= value < 1e6 and (value or name != "gsd_m")):
+            raise AerialsegError(f"{name}={value} can't be: give a number above 0")
 
 def may_begin(results: dict[str, Path], work: Path, key: str, resume: bool, overwrite: bool) -> bool: # is there something to do?
     "Look at what is there already; `AerialsegError` where it must not be replaced."
@@ -199,9 +208,11 @@ def may_begin(results: dict[str, Path], work: Path, key: str, resume: bool, over
     elif results["classes"].exists():
         with opened(results["classes"]) as ds: same = ds.tags().get("MADE_FROM") == key
         if same and resume: return False
-        raise AerialsegError(f"{results['classes']} is there already{'' if same else ', made from something else'}: --overwrite makes it anew, --out puts it elsewhere")
+        how = "" if same else ", made from something else"
+        raise AerialsegError(f"{results['classes']} is there already{how}: --overwrite makes it anew, --out puts it elsewhere")
     if work.exists() and not resume: raise AerialsegError(f"{name} was begun before: --resume goes on with it, --overwrite begins anew")
-    if stamp.exists() and load_json(stamp) != {"key": key}: raise AerialsegError(f"{name} was begun with another model, raster or other options: --overwrite begins anew")
+    if stamp.exists() and load_json(stamp) != {"key": key}:
+        raise AerialsegError(f"{name} was begun with another model, raster or other options: --overwrite begins anew")
     if not stamp.exists(): save_json({"key": key}, stamp)
     return True
 

@@ -178,8 +178,9 @@ def start_layer(path: Path, job: Job, name: str, taxonomy: Taxonomy) -> None:
     "An empty layer on the raster's grid; what is written into it later stays in its place, so a crash can't break it."
     with opened(job.raster.path) as ds: crs, grid = ds.crs, ds.transform
     count = job.classes if name == "probabilities" else 1
-    with atomic_path(path) as part, opened(part, "w", driver="GTiff", height=job.raster.height, width=job.raster.width, count=count, dtype="uint8", nodata=NODATA,
-                                           crs=crs, transform=grid, tiled=True, blockxsize=512, blockysize=512, interleave="band", bigtiff="if_safer") as ds:
+    how = dict(driver="GTiff", height=job.raster.height, width=job.raster.width, count=count, dtype="uint8", nodata=NODATA, crs=crs,
+               transform=grid, tiled=True, blockxsize=512, blockysize=512, interleave="band", bigtiff="if_safer")
+    with atomic_path(path) as part, opened(part, "w", **how) as ds:
         if name == "classes":
             ds.write_colormap(1, {k: (*map(int, c), 255) for k, c in enumerate(taxonomy.palette)} | {NODATA: (0, 0, 0, 0)})
             ds.update_tags(1, **{f"CLASS_{k}": n for k, n in enumerate(taxonomy.names)})
@@ -193,7 +194,8 @@ def write_window(path: Path, window: Window, layer: np.ndarray) -> None: # (h,w)
 def write_cog(layer: Path, path: Path, name: str, taxonomy: Taxonomy) -> Path:
     "A finished layer as a cloud-optimised GeoTIFF; for classes with the names beside it."
     with atomic_path(path) as part, rasterio.Env(GDAL_CACHEMAX=256 << 20):
-        rasterio.shutil.copy(layer, part, driver="COG", compress="deflate", overview_resampling=LAYERS[name], bigtiff="if_safer", num_threads="all_cpus")
+        rasterio.shutil.copy(layer, part, driver="COG", compress="deflate", overview_resampling=LAYERS[name], bigtiff="if_safer",
+                             num_threads="all_cpus")
         part.with_name(part.name + ".aux.xml").unlink(missing_ok=True)
     if name == "classes":
         names = "".join(f"<Category>{n}</Category>" for n in taxonomy.names)      # a class's name is a word: see load_classes

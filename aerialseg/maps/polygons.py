@@ -7,7 +7,7 @@ __all__ = ['KINDS', 'without_specks', 'outlines', 'simplified', 'changes', 'with
            'find_areas', 'ground_areas', 'make_polygons', 'save_polygons']
 
 # %% ../../nbs/maps/30b_polygons.ipynb #30b-po-003
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
@@ -16,6 +16,7 @@ import rasterio
 import shapely
 from pyproj import Geod
 from rasterio.features import rasterize, shapes, sieve
+from rasterio.windows import Window
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -24,15 +25,10 @@ from .mapping import NODATA, STEPS
 from .rasters import opened, pixel_size_m
 
 # %% ../../nbs/maps/30b_polygons.ipynb #30b-po-006
-def without_specks(classes: np.ndarray, least: int) -> np.ndarray: # (H,W) uint8 -> the same array, changed; 255 stays as it is
+def without_specks(classes: np.ndarray, least: int) -> np.ndarray: # (H,W) uint8, 255 stays as it is -> (H,W) uint8
     "Give areas of fewer than `least` pixels to their largest neighbour."
-    gone, least = np.packbits(classes == NODATA, axis=1), min(least, classes.size - 1)        # an eighth of the memory of a mask
-    if least < 2: return classes
-    found = sieve(classes, least, connectivity=4)
-    for y in range(len(classes)):
-        nothing = np.unpackbits(gone[y], count=classes.shape[1]).view(bool)
-        classes[y] = np.where(nothing, NODATA, np.where(found[y] == NODATA, classes[y], found[y]))
-    return classes
+    least = min(least, classes.size - 1)                 # GDAL wants it so
+    return sieve(classes, least, mask=classes != NODATA, connectivity=4) if least > 1 else classes
 
 # %% ../../nbs/maps/30b_polygons.ipynb #30b-po-009
 def outlines(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # (H,W) uint8 -> (P,) polygons, (P,) ids
@@ -53,16 +49,18 @@ def changes(*rows: np.ndarray) -> np.ndarray: # (n,) ids each -> (n+1,) bool
 def without_idle_points(polygons: np.ndarray, sides: tuple) -> np.ndarray: # (P,) within a block; four (n+1,) bool: above, below, left, right
     "Take out points on the block's border between two others on it where no class changes."
     kind, xy, (rings, parts) = shapely.to_ragged_array(polygons)
-    height, width = len(sides[2]) - 1, len(sides[0]) - 1
-    first, last = (np.zeros(len(xy), bool) for _ in range(2))
-    first[rings[:-1]], last[rings[1:] - 1] = True, True
+    height, width, xy = len(sides[2]) - 1, len(sides[0]) - 1, xy.copy()
+    first, last = rings[:-1], rings[1:] - 1                                  # of a ring, the same point twice
+    before, after = np.arange(len(xy)) - 1, np.arange(len(xy)) + 1
+    before[first], after[last], before[last], after[first] = last - 1, first + 1, last - 1, first + 1
     idle = np.zeros(len(xy), bool)
     for axis, at, corners in zip((1, 1, 0, 0), (0, height, 0, width), sides):
-        on = xy[:, axis] == at
-        along = xy[:, 1 - axis].astype(int)
-        idle |= on & np.roll(on, 1) & np.roll(on, -1) & ~first & ~last & ~corners[np.minimum(along, len(corners) - 1)]
-    before = np.concatenate([[0], np.cumsum(~idle)])
-    return shapely.from_ragged_array(kind, xy[~idle], (before[rings], parts))
+        on, along = xy[:, axis] == at, np.rint(xy[:, 1 - axis]).astype(int)
+        idle |= on & on[before] & on[after] & ~corners[np.clip(along, 0, len(corners) - 1)]
+    for f, l in zip(first[idle[first]], last[idle[first]]):                   # a ring that begins idly begins at its next point
+        xy[l], idle[l] = xy[f + np.argmin(idle[f:l])], False
+    kept = np.concatenate([[0], np.cumsum(~idle)])
+    return shapely.from_ragged_array(kind, xy[~idle], (kept[rings], parts))
 
 def block_pieces(ids: np.ndarray, sure: np.ndarray, tolerance: float, sides: tuple): # (h,w) uint8 each; pixels; see above
     "A block's polygons, their ids, the sum and count of what is sure, and (h,w) which polygon a pixel belongs to."
@@ -70,8 +68,7 @@ def block_pieces(ids: np.ndarray, sure: np.ndarray, tolerance: float, sides: tup
     place = rasterize(zip(polygons, range(len(polygons))), ids.shape, dtype="int32")
     known = sure != NODATA
     total, count = (np.bincount(place[known], w, len(polygons)) for w in (sure[known], None))
-    if tolerance > 0: polygons = without_idle_points(simplified(polygons, tolerance), sides)
-    return polygons, names, total, count, place
+    return without_idle_points(simplified(polygons, tolerance), sides), names, total, count, place
 
 # %% ../../nbs/maps/30b_polygons.ipynb #30b-po-901
 def joined(pieces: np.ndarray, labels: np.ndarray) -> np.ndarray: # (P,) polygons, (P,) which area each is a part of, 0..A-1 -> (A,)
@@ -82,17 +79,24 @@ def joined(pieces: np.ndarray, labels: np.ndarray) -> np.ndarray: # (P,) polygon
     for k in np.flatnonzero(many): whole[k] = shapely.coverage_union_all(pieces[order[starts[k]:starts[k + 1] if k + 1 < len(starts) else None]])
     return whole
 
-def find_areas(ids: np.ndarray, sure: np.ndarray, tolerance: float, block: int = 2048): # (H,W) uint8 each, may lie on disk; pixels
-    "All areas, without nodata: polygons in pixels, ids, and the mean of what is sure."
-    height, width = ids.shape
+def find_areas(
+    read: Callable,               # top, left, below, right: ids and what is sure there, (h,w) uint8 each
+    height: int, width: int, tolerance: float,
+    least: int = 0,               # pixels of the smallest area
+    block: int = 2048, margin: int = 128,
+): # (A,) polygons in pixels, (A,) ids, (A,) mean of what is sure
+    "All areas, without nodata, in memory that doesn't grow with the map but by its polygons."
     found, seams, n, above = [], [], 0, {}
     for y in range(0, height, block):
         left = None
         for x in range(0, width, block):
-            here, below, beside = ids[y:y + block, x:x + block], min(y + block, height), min(x + block, width)
-            rows = ([ids[k, x:beside] for k in (a - 1, a) if 0 <= k < height] for a in (y, below))
-            columns = ([ids[y:below, k] for k in (a - 1, a) if 0 <= k < width] for a in (x, beside))
-            polygons, names, total, count, place = block_pieces(here, sure[y:y + block, x:x + block], tolerance, tuple(changes(*r) for r in (*rows, *columns)))
+            top, west, below, beside = max(0, y - margin), max(0, x - margin), min(y + block, height), min(x + block, width)
+            ids, sure = read(top, west, min(below + margin, height), min(beside + margin, width))
+            ids, core = without_specks(ids, least), np.s_[y - top:below - top, x - west:beside - west]
+            rows = ([ids[k, core[1]] for k in (a - 1, a) if 0 <= k < len(ids)] for a in (core[0].start, core[0].stop))
+            columns = ([ids[core[0], k] for k in (a - 1, a) if 0 <= k < ids.shape[1]] for a in (core[1].start, core[1].stop))
+            sides = tuple(changes(*r) for r in (*rows, *columns))
+            polygons, names, total, count, place = block_pieces(np.ascontiguousarray(ids[core]), sure[core], tolerance, sides)
             for mine, other in ((place[0], above.get(x)), (place[:, 0], left)):                       # what goes on across a block border
                 if other is not None: seams.append(np.unique(np.stack([mine + n, other[0]])[:, names[mine] == other[1]], axis=1))
             above[x], left = (place[-1] + n, names[place[-1]]), (place[:, -1] + n, names[place[:, -1]])
@@ -113,8 +117,8 @@ def ground_areas(polygons: np.ndarray, crs, chunk: int = 10_000) -> np.ndarray: 
     if crs is None: return shapely.area(polygons)
     geod, found = Geod(ellps="WGS84"), []
     for k in range(0, len(polygons), chunk):
-        around = shapely.orient_polygons(gpd.GeoSeries(polygons[k:k + chunk], crs=crs).to_crs(4326).to_numpy())    # a hole must run the other way round
-        found += [geod.geometry_area_perimeter(p)[0] for p in around]
+        around = gpd.GeoSeries(polygons[k:k + chunk], crs=crs).to_crs(4326).to_numpy()
+        found += [geod.geometry_area_perimeter(p)[0] for p in shapely.orient_polygons(around)]      # a hole must run the other way round
     return np.array(found)
 
 # %% ../../nbs/maps/30b_polygons.ipynb #30b-po-905
@@ -125,14 +129,12 @@ def make_polygons(
     tolerance_m: float | None = None, # of the outlines; None: one and a half pixels; 0: along the pixels
 ) -> gpd.GeoDataFrame:                # class_id, class, colour, area_m2, confidence (0..1), geometry
     "The areas of a map, largest first; pixels take the place of metres where the map doesn't know where it lies."
-    with tempfile.TemporaryDirectory(dir=classes.parent) as tmp:            # what is read block by block need not be in memory
-        with opened(classes) as ds:
-            grid, crs, (down, across) = ds.transform, ds.crs, pixel_size_m(ds) or (1., 1.)
-            side = (down * across) ** .5                                    # of a pixel, metres
-            np.save(f"{tmp}/classes.npy", without_specks(ds.read(1), 25 if least_m2 is None else round(least_m2 / side**2)))
-        with opened(confidence) as ds: np.save(f"{tmp}/sure.npy", ds.read(1))
-        layers = (np.load(f"{tmp}/{name}.npy", mmap_mode="r") for name in ("classes", "sure"))
-        polygons, kind, mean = find_areas(*layers, 1.5 if tolerance_m is None else tolerance_m / side)
+    with opened(classes) as ids, opened(confidence) as sure:
+        grid, crs, (down, across) = ids.transform, ids.crs, pixel_size_m(ids) or (1., 1.)
+        side = (down * across) ** .5                                        # of a pixel, metres
+        tolerance, least = 1.5 if tolerance_m is None else tolerance_m / side, 25 if least_m2 is None else round(least_m2 / side**2)
+        read = lambda top, left, below, right: [ds.read(1, window=Window(left, top, right - left, below - top)) for ds in (ids, sure)]
+        polygons, kind, mean = find_areas(read, ids.height, ids.width, tolerance, least)
     polygons = shapely.transform(polygons, lambda xy: np.stack(grid @ tuple(xy.T), 1))
     table = gpd.GeoDataFrame({"class_id": kind.astype(int), "class": [taxonomy.names[k] for k in kind], "colour": [taxonomy.colours[k] for k in kind],
                               "area_m2": ground_areas(polygons, crs).round(2), "confidence": (mean / STEPS).round(4)}, geometry=polygons, crs=crs)

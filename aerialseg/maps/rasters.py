@@ -80,7 +80,8 @@ def pick_bands(ds: rasterio.DatasetBase) -> tuple[int, int, int]: # from 1
     "The bands marked red, green and blue; else the first three; the only one three times."
     if ds.count == 1 or (ds.count == 2 and ds.colorinterp[1] == ColorInterp.alpha): return 1, 1, 1
     found = [k + 1 for c in (ColorInterp.red, ColorInterp.green, ColorInterp.blue) for k, there in enumerate(ds.colorinterp) if there == c]
-    if len(found) != 3 and ds.count < 3: raise AerialsegError(f"{ds.name} has {ds.count} bands, red, green and blue are needed: name three with --bands")
+    if len(found) != 3 and ds.count < 3:
+        raise AerialsegError(f"{ds.name} has {ds.count} bands, red, green and blue are needed: name three with --bands")
     return tuple(found) if len(found) == 3 else (1, 2, 3)
 
 def find_range(ds: rasterio.DatasetBase, bands: tuple[int, int, int]) -> tuple[float, float]: # value of black, of white
@@ -102,7 +103,8 @@ def open_raster(
     if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
         raise AerialsegError(f"{path} does not exist: give the path of a raster, such as a GeoTIFF")
     with opened(path) as ds:
-        if ds.colorinterp[0] == ColorInterp.palette: raise AerialsegError(f"{path} is coloured by a palette: gdal_translate -expand rgb {path} out.tif")
+        if ds.colorinterp[0] == ColorInterp.palette:
+            raise AerialsegError(f"{path} is coloured by a palette: gdal_translate -expand rgb {path} out.tif")
         if np.issubdtype(ds.dtypes[0], np.complexfloating): raise AerialsegError(f"{path} holds complex numbers, not a picture")
         if ds.transform.is_identity and ds.gcps[0]:
             raise AerialsegError(f"{path} is placed by ground control points: gdalwarp {path} out.tif puts it onto a grid")
@@ -118,7 +120,8 @@ def is_there(ds: rasterio.DatasetBase, bands: tuple[int, ...], window: Window, o
     "Where there is a picture: what nodata, alpha or a mask band leave, less what is not a number."
     shape = out_shape or (int(window.height), int(window.width))
     valid = ds.dataset_mask(window=window, out_shape=shape) > 0
-    if np.issubdtype(ds.dtypes[bands[0] - 1], np.floating): valid &= np.isfinite(ds.read(list(bands), window=window, out_shape=(len(bands), *shape))).all(0)
+    if np.issubdtype(ds.dtypes[bands[0] - 1], np.floating):
+        valid &= np.isfinite(ds.read(list(bands), window=window, out_shape=(len(bands), *shape))).all(0)
     return valid
 
 def read_window(
