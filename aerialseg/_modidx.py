@@ -503,6 +503,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'aerialseg/maps/polygons.py'),
                                          'aerialseg.maps.polygons.simplified': ( 'maps/polygons.html#simplified',
                                                                                  'aerialseg/maps/polygons.py'),
+                                         'aerialseg.maps.polygons.sweep': ('maps/polygons.html#sweep', 'aerialseg/maps/polygons.py'),
                                          'aerialseg.maps.polygons.without_idle_points': ( 'maps/polygons.html#without_idle_points',
                                                                                           'aerialseg/maps/polygons.py'),
                                          'aerialseg.maps.polygons.without_specks': ( 'maps/polygons.html#without_specks',

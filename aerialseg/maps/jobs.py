@@ -101,7 +101,7 @@ class Workplace:
 
     def merge(self, units: Iterable[tuple[int, int]]) -> None:
         "Write those units' cores whose neighbours are all there; drop the parts that nobody needs any more."
-        load = lru_cache(lambda i, j: np.load(self.part(i, j), mmap_mode="r"))
+        load = lambda i, j: np.load(self.part(i, j), mmap_mode="r")         # not kept: of most neighbours a sliver is needed
         for unit in list(units):
             if not all(self.part(*v).exists() for v in self.near[unit]): continue
             for window, layers in core_layers(self.job, *unit, load, self.wanted):
