@@ -419,6 +419,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'aerialseg.maps.jobs': { 'aerialseg.maps.jobs.MapOptions': ('maps/jobs.html#mapoptions', 'aerialseg/maps/jobs.py'),
                                      'aerialseg.maps.jobs.Task': ('maps/jobs.html#task', 'aerialseg/maps/jobs.py'),
                                      'aerialseg.maps.jobs.Task.__call__': ('maps/jobs.html#task.__call__', 'aerialseg/maps/jobs.py'),
+                                     'aerialseg.maps.jobs.Task.batch': ('maps/jobs.html#task.batch', 'aerialseg/maps/jobs.py'),
                                      'aerialseg.maps.jobs.Workplace': ('maps/jobs.html#workplace', 'aerialseg/maps/jobs.py'),
                                      'aerialseg.maps.jobs.Workplace.__init__': ( 'maps/jobs.html#workplace.__init__',
                                                                                  'aerialseg/maps/jobs.py'),

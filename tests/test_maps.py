@@ -145,6 +145,28 @@ def test_strange_rasters_are_mapped(aerialseg, untrained, tmp_path):
             assert (ds.read(1)[:20] == 255).all() == (name == "floats"), name
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_areas_found_in_blocks_are_those_found_at_once(seed):
+    "Random maps: as many areas, the same pixels in each, valid, and still a coverage, wherever the blocks lie."
+    import cv2
+    import shapely
+    from aerialseg.maps.polygons import find_areas
+    rng = np.random.default_rng(seed)
+    for _ in range(12):
+        h, w, n = *rng.integers(20, 160, 2), rng.integers(2, 6)
+        smooth = lambda sigma: cv2.GaussianBlur(rng.standard_normal((h, w)).astype(np.float32), (0, 0), sigma)
+        ids = np.stack([smooth(rng.uniform(.6, 4)) for _ in range(n)]).argmax(0).astype(np.uint8)
+        if rng.random() < .5: ids[smooth(6) > .06] = 255
+        sure, tolerance = rng.integers(0, 254, (h, w)).astype(np.uint8), rng.choice([0, .5, 1.5, 4])
+        read = lambda top, left, below, right: (ids[top:below, left:right], sure[top:below, left:right])
+        whole, parts = find_areas(read, h, w, tolerance), find_areas(read, h, w, tolerance, int(rng.integers(9, 60)))
+        assert np.array_equal(np.bincount(whole[1]), np.bincount(parts[1])) and np.allclose(np.sort(whole[2]), np.sort(parts[2]))
+        for polygons, kinds, _ in (whole, parts):
+            assert shapely.coverage_is_valid(polygons) and shapely.is_valid(polygons).all()
+            assert shapely.area(polygons).sum() == pytest.approx((ids != 255).sum(), rel=.02 + .02 * tolerance)
+        if not tolerance: assert all(shapely.area(p[k == c]).sum() == (ids == c).sum() for p, k, _ in (whole, parts) for c in range(n))
+
+
 def test_memory_does_not_grow_with_the_raster(untrained, tmp_path):
     "Four times the pixels, hardly more memory: what counts is a unit."
     code = """

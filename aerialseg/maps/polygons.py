@@ -49,7 +49,7 @@ def outlines(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # (H,W) uint
 
 def simplified(polygons: np.ndarray, tolerance: float) -> np.ndarray: # (P,) of `outlines` -> (P,)
     "Straighter outlines that still share their borders; tolerance in pixels. Along the picture's own border nothing moves."
-    polygons = shapely.segmentize(polygons, 1)                                      # a corner where three meet is a corner for all three
+    polygons = shapely.transform(shapely.segmentize(polygons, 1), np.rint)          # a corner where three meet is a corner for all three
     return shapely.coverage_simplify(polygons, tolerance, simplify_boundary=False)
 
 # %% ../../nbs/maps/30b_polygons.ipynb #30b-po-014
