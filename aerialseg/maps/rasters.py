@@ -64,6 +64,7 @@ def opened(path: str | Path, mode: str = "r", **how) -> Iterator[rasterio.Datase
     try:
         with rasterio.open(path, mode, **how) as ds: yield ds
     except rasterio.errors.RasterioError as e:
+        if mode != "r": raise AerialsegError(f"{path} can't be written ({one_line(e.__cause__ or e)}): is there room, and may you write there?") from e
         raise AerialsegError(f"{path} can't be read as a raster ({one_line(e.__cause__ or e)}): does `gdalinfo` open it?") from e
 
 def pixel_size_m(ds: rasterio.DatasetBase) -> tuple[float, float] | None: # down, across; metres
