@@ -54,7 +54,7 @@ def workers(processes: int = 1, cluster: str = "") -> Iterator[Callable]: # a wa
     from distributed import Client, LocalCluster
     logging.getLogger("distributed").setLevel(logging.ERROR)
     if cluster:
-        try: client = Client(cluster, timeout=20)
+        try: client = Client(cluster, timeout=10)
         except (OSError, ValueError, TimeoutError) as e:
             raise AerialsegError(f"no dask scheduler answers at {cluster} ({one_line(e)}): the address is the one that "
                                  "`dask scheduler` prints, such as tcp://10.0.0.1:8786") from e
