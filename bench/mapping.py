@@ -62,7 +62,7 @@ def measure(run: Path, path: Path, out: Path) -> dict:
             return probs
         for unit in units: yield unit, predict_unit(task.job, *unit, timed)
     start = time.perf_counter()
-    jobs.map_raster(run, str(path), out, path.stem, MapOptions(gsd_m=.1, tta="none"), compute)
+    jobs.map_raster(run, str(path), out, path.stem, MapOptions(gsd_m=.1), compute)
     seconds = time.perf_counter() - start - outlining
     with rasterio.open(path) as ds: megapixels = ds.height * ds.width / 1e6
     return dict(megapixels=megapixels, tiles=tiles, seconds=seconds, network_seconds=inside, ratio=seconds / inside, seconds_a_megapixel=seconds / megapixels,

@@ -60,7 +60,7 @@ def houston(tmp: Path) -> dict:
     gsd = max(open_raster(next(iter(rasters.values()))).gsd_m) / run.recipe.scale           # all were flown at about one height
     found = {}
     for name, path in rasters.items():
-        made = map_raster(run.folder, str(path), tmp / "maps", name, MapOptions(gsd_m=gsd))
+        made = map_raster(run.folder, str(path), tmp / "maps", name, MapOptions(gsd_m=gsd, tta="d4"))
         with rasterio.open(made["classes"]) as ds, rasterio.open(path) as there:
             assert ds.transform == there.transform and ds.crs == there.crs
             found[name] = ds.read(1)
@@ -77,7 +77,7 @@ def drone(tmp: Path) -> dict:
     mosaic = np.concatenate([np.concatenate([folder.image(i) for i in ids[k:k + side]], 1) for k in range(0, len(ids), side)])
     with rasterio.open(tmp / "mosaic.tif", "w", driver="GTiff", count=3, height=len(mosaic), width=mosaic.shape[1], dtype="uint8", crs="EPSG:32632",
                        transform=rasterio.transform.from_origin(5e5, 5.3e6, .1, .1), photometric="rgb") as ds: ds.write(mosaic.transpose(2, 0, 1))
-    made = map_raster(run.folder, str(tmp / "mosaic.tif"), tmp / "maps", "mosaic", MapOptions(gsd_m=.1))
+    made = map_raster(run.folder, str(tmp / "mosaic.tif"), tmp / "maps", "mosaic", MapOptions(gsd_m=.1, tta="d4"))
     with rasterio.open(made["classes"]) as ds: ids_map = ds.read(1)
     found = {i: ids_map[300 * (k // side):300 * (k // side + 1), 300 * (k % side):300 * (k % side + 1)] for k, i in enumerate(ids)}
     return dict(data="drone6, mosaic of chips") | scores(run, found, folder, ids)

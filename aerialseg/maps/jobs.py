@@ -38,9 +38,9 @@ MOST_ZOOM = 4           # a raster's pixel may be so many times as large as the 
 class MapOptions:
     "What somebody may ask of a map."
     gsd_m: float | None = None                      # ground that a pixel showed when the network learned; None: what the run noted
-    tile: int | None = None                         # None: the recipe's, as for the next two
+    tile: int | None = None                         # None: the recipe's, as for the next
     overlap: int | None = None
-    tta: str | None = None
+    tta: str = "none"                               # flip takes twice, d4 eight times as long
     blend: str = "gauss"
     unit: int = 1536                                # longest side of what is computed at a time, working pixels
     bands: tuple[int, ...] = ()
@@ -198,7 +198,7 @@ def map_key(run: Path, source: str, options: MapOptions) -> str: # 32 hex digits
 def check_options(options: MapOptions) -> None:
     "`AerialsegError` for a layer, a kind of polygons, a way to blend or to turn that does not exist."
     words = [("layer", x, LAYERS) for x in options.layers] + [("kind of polygons", options.polygons or ".gpkg", KINDS),
-                                                               ("blend", options.blend, BLENDS), ("tta", options.tta or "none", TTA)]
+                                                               ("blend", options.blend, BLENDS), ("tta", options.tta, TTA)]
     for what, value, known in words:
         if value not in known: raise AerialsegError(f"there is no {what} {value!r}: choose from {', '.join(known)}")
     for name in ("gsd_m", "least_m2", "tolerance_m"):
@@ -243,7 +243,7 @@ def map_raster(
         place.begin(taxonomy)
         todo = place.todo
         with tqdm(desc=f"map {name}", total=sum(tiles.values()), initial=sum(tiles.values()) - sum(tiles[u] for u in todo), unit="tile") as bar:
-            for unit, part in compute(Task(str(run), key, job, options.tta or recipe.tta, pick_device(recipe)), todo):
+            for unit, part in compute(Task(str(run), key, job, options.tta, pick_device(recipe)), todo):
                 place.keep(unit, part)
                 bar.update(tiles[unit])
         write_results(place, results, taxonomy, options, key)
