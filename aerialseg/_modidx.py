@@ -434,6 +434,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'aerialseg.maps.jobs.check_options': ('maps/jobs.html#check_options', 'aerialseg/maps/jobs.py'),
                                      'aerialseg.maps.jobs.class_areas': ('maps/jobs.html#class_areas', 'aerialseg/maps/jobs.py'),
                                      'aerialseg.maps.jobs.compute_here': ('maps/jobs.html#compute_here', 'aerialseg/maps/jobs.py'),
+                                     'aerialseg.maps.jobs.give_back': ('maps/jobs.html#give_back', 'aerialseg/maps/jobs.py'),
                                      'aerialseg.maps.jobs.load_answer': ('maps/jobs.html#load_answer', 'aerialseg/maps/jobs.py'),
                                      'aerialseg.maps.jobs.load_post': ('maps/jobs.html#load_post', 'aerialseg/maps/jobs.py'),
                                      'aerialseg.maps.jobs.map_key': ('maps/jobs.html#map_key', 'aerialseg/maps/jobs.py'),

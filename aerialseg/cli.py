@@ -297,7 +297,7 @@ def map_(
     overlap: Annotated[int | None, typer.Option(min=0, help="pixels that neighbouring tiles share; none: the run's")] = None,
     tta: Annotated[str, typer.Option(help="none, flip (twice the time) or d4 (eight times)")] = "none",
     blend: Annotated[str, typer.Option(help="how tiles are blended: gauss or hann")] = "gauss",
-    unit: Annotated[int, typer.Option(min=64, help="longest side of what is computed at a time, pixels; less needs less memory")] = 1536,
+    unit: Annotated[int, typer.Option(min=64, help="longest side of what is computed at a time, pixels; less needs less memory")] = 1024,
     bands: Annotated[str, typer.Option(help="red, green and blue, from 1, such as 3,2,1; none: as the raster says")] = "",
     values: Annotated[str, typer.Option(help="the values of black and white, such as 0,3000, where pixels are not bytes")] = "",
     layer: Annotated[list[str], typer.Option(help="also write confidence, uncertainty or probabilities; may be repeated")] = [],

@@ -60,7 +60,7 @@ def measure(run: Path, path: Path, out: Path) -> dict:
             probs = answer(pictures)
             inside, tiles = inside + time.perf_counter() - start, tiles + len(pictures)
             return probs
-        for unit in units: yield unit, predict_unit(task.job, *unit, timed)
+        for unit in units: yield unit, predict_unit(task.job, *unit, timed, task.batch)
     start = time.perf_counter()
     jobs.map_raster(run, str(path), out, path.stem, MapOptions(gsd_m=.1), compute)
     seconds = time.perf_counter() - start - outlining

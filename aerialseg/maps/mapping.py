@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import rasterio
 import rasterio.shutil
+import torch
 from rasterio.windows import Window
 
 from ..core import AerialsegError, Taxonomy, atomic_path
@@ -49,7 +50,7 @@ class Job:
     tile: int
     overlap: int
     blend: str = "gauss"
-    unit: int = 1536             # longest side of a unit, of working pixels
+    unit: int = 1024             # longest side of a unit, of working pixels
 
     def groups(self, length: int) -> list[list[int]]: # tile starts along one side, by unit
         "Neighbouring tile starts, as many as a unit may hold."
@@ -92,14 +93,15 @@ def predict_unit(job: Job, i: int, j: int, answer: Answer, batch: int = 4) -> np
     down, across = job.raster.height / job.height, job.raster.width / job.width
     image, valid = read_window(job.raster, top * down, left * across, (below - top) * down, (right - left) * across, (below - top, right - left))
     rows, columns = (side_shares(n, job.tile, job.overlap, job.blend) for n in (job.height, job.width))
-    out, t = np.zeros((job.classes, below - top, right - left), np.float32), job.tile
+    out, t = torch.zeros(job.classes, below - top, right - left), job.tile       # torch adds and casts on all threads, in one pass
     spots = [(y, x, np.s_[y - top:y - top + t, x - left:x - left + t]) for y, x in unit_tiles(job, i, j)]
     spots = [s for s in spots if valid[s[2]].any()]
     for k in range(0, len(spots), batch):
         some = spots[k:k + batch]
         for (y, x, spot), probs in zip(some, answer([image[spot] for *_, spot in some])):
-            out[:, *spot] += probs * rows[y][:, None] * columns[x]
-    return out.astype(np.float16)
+            share = torch.from_numpy(rows[y][:, None] * columns[x])
+            out[:, *spot].addcmul_(torch.from_numpy(np.ascontiguousarray(probs, np.float32)), share)
+    return out.half().numpy()
 
 # %% ../../nbs/maps/30_mapping.ipynb #30-ma-017
 def near(job: Job, k: int, length: int, margin: int = 1) -> list[int]:
@@ -118,12 +120,13 @@ def merge_units(
     "The probabilities of a unit's core and of one pixel around it."
     (a, b), (c, d) = job.core(i, job.height), job.core(j, job.width)
     a, b, c, d = max(0, a - 1), min(job.height, b + 1), max(0, c - 1), min(job.width, d + 1)
-    out = np.zeros((job.classes, b - a, d - c), np.float32)
+    out = torch.zeros(job.classes, b - a, d - c)
     for m, n in neighbours(job, i, j):
         (top, below), (left, right) = job.extent(m, job.height), job.extent(n, job.width)
         y0, y1, x0, x1 = max(a, top), min(b, below), max(c, left), min(d, right)
-        out[:, y0 - a:y1 - a, x0 - c:x1 - c] += part(m, n)[:, y0 - top:y1 - top, x0 - left:x1 - left]
-    return out, a, c
+        share = np.ascontiguousarray(part(m, n)[:, y0 - top:y1 - top, x0 - left:x1 - left])
+        out[:, y0 - a:y1 - a, x0 - c:x1 - c] += torch.from_numpy(share)
+    return out.numpy(), a, c
 
 # %% ../../nbs/maps/30_mapping.ipynb #30-ma-022
 NODATA, STEPS = 255, 254         # of all layers; of a number from 0 to 1
@@ -133,22 +136,21 @@ def core_rows(a: int, b: int, length: int, working: int) -> tuple[int, int]: # o
     at = lambda k: math.ceil(k * length / working - .5)
     return max(0, at(a)), min(length, at(b)) if b < working else length
 
-def layer_bytes(x: np.ndarray) -> np.ndarray: # 0..1 -> uint8 0..254
+def layer_bytes(x: torch.Tensor) -> np.ndarray: # 0..1 -> uint8 0..254
     "A number from 0 to 1 as a byte."
-    return np.rint(np.clip(x, 0, 1) * STEPS).astype(np.uint8)
+    return (x.clamp(0, 1) * STEPS).round().byte().numpy()
 
-def own_grid(probs: np.ndarray, y: slice, x: slice, job: Job, top: int, left: int) -> Iterator[np.ndarray]: # (h,w) float32, class by class
+def own_grid(probs: np.ndarray, y: slice, x: slice, job: Job, top: int, left: int) -> torch.Tensor: # (C,h,w) float32
     "Probabilities at the middles of the raster's own pixels, by straight lines."
     down, across = job.height / job.raster.height, job.width / job.raster.width
     shape = y.stop - y.start, x.stop - x.start
-    if down == across == 1:
-        for p in probs: yield p[y.start - top:y.stop - top, x.start - left:x.stop - left]
-        return
+    if down == across == 1: return torch.from_numpy(probs)[:, y.start - top:y.stop - top, x.start - left:x.stop - left]
     move = np.array([[across, 0, (x.start + .5) * across - .5 - left], [0, down, (y.start + .5) * down - .5 - top]])
-    for p in probs: yield cv2.warpAffine(p, move, shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    how = dict(flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    return torch.from_numpy(np.stack([cv2.warpAffine(p, move, shape[::-1], **how) for p in probs]))
 
 def core_layers(
-    job: Job, i: int, j: int, part: Callable, wanted: tuple[str, ...] = ("classes", "confidence"), most: int = 1 << 22, # pixels at a time
+    job: Job, i: int, j: int, part: Callable, wanted: tuple[str, ...] = ("classes", "confidence"), most: int = 1 << 20, # pixels at a time
 ) -> Iterator[tuple[Window, dict[str, np.ndarray]]]: # where, {layer: (h,w) or (C,h,w) uint8}
     "The layers of a unit's core on the raster's own grid, some rows at a time."
     probs, top, left = merge_units(job, i, j, part)
@@ -160,14 +162,11 @@ def core_layers(
         y, x = slice(a, min(a + rows, y1)), slice(x0, x1)
         window = Window(x.start, y.start, x.stop - x.start, y.stop - y.start)
         with opened(job.raster.path) as ds: gone = ~is_there(ds, job.raster.bands, window)
-        best, label, every = np.full(gone.shape, -1, np.float32), np.zeros(gone.shape, np.uint8), []
-        for c, p in enumerate(own_grid(probs, y, x, job, top, left)):
-            label[p > best] = c
-            np.maximum(best, p, out=best)
-            if "probabilities" in wanted: every.append(layer_bytes(p))
-        layers = {"classes": label, "confidence": layer_bytes(best)}
-        if every: layers["probabilities"] = np.stack(every)
-        if entropy is not None: layers["uncertainty"] = layer_bytes(next(own_grid(entropy, y, x, job, top, left)))
+        here = own_grid(probs, y, x, job, top, left)
+        best, label = here.max(0)
+        layers = {"classes": label.byte().numpy(), "confidence": layer_bytes(best)}
+        if "probabilities" in wanted: layers["probabilities"] = layer_bytes(here)
+        if entropy is not None: layers["uncertainty"] = layer_bytes(own_grid(entropy, y, x, job, top, left)[0])
         for layer in layers.values(): layer[..., gone] = NODATA
         yield window, {name: layers[name] for name in wanted}
 
