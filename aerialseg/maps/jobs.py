@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MOST_ZOOM', 'CLOSE', 'MapOptions', 'working_scale', 'Workplace', 'load_answer', 'load_post', 'Task', 'compute_here',
-           'class_areas', 'show_map', 'results_of', 'give_back', 'write_results', 'map_key', 'check_options',
-           'may_begin', 'map_raster']
+           'class_areas', 'show_map', 'results_of', 'write_results', 'map_key', 'check_options', 'may_begin',
+           'map_raster']
 
 # %% ../../nbs/maps/30c_jobs.ipynb #30-jo-003
-import ctypes, hashlib
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -24,7 +24,7 @@ from ..core import (AerialsegError, Recipe, Taxonomy, atomic_path, load_json, lo
 from ..engine import with_engine
 from .mapping import (BLENDS, LAYERS, NODATA, Answer, Job, core_layers, neighbours, plan_job, predict_unit, start_layer, unit_tiles,
                                     write_cog, write_window)
-from .polygons import KINDS, make_polygons, save_polygons
+from .polygons import KINDS, give_back, make_polygons, save_polygons
 from .rasters import Raster, open_raster, opened, pixel_size_m, read_window
 from ..model import load_info, load_model
 from ..pictures import model_key
@@ -174,11 +174,6 @@ def results_of(out: Path, name: str, options: MapOptions) -> dict[str, Path]: # 
     polygons = {"polygons": out / f"{name}{options.polygons}"} if options.polygons else {}
     layers = {layer: out / f"{name}_{layer}.tif" for layer in (*extra, "classes")}
     return polygons | {"areas": out / f"{name}_areas.csv", "preview": out / f"{name}_preview.png"} | layers
-
-def give_back() -> None:
-    "Hand freed memory back to the system, where the C library can (glibc)."
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim: trim(0)
 
 def write_results(place: Workplace, results: dict[str, Path], taxonomy: Taxonomy, options: MapOptions, key: str) -> None:
     "Make of a finished workplace what people open."

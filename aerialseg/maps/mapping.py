@@ -124,7 +124,7 @@ def merge_units(
     for m, n in neighbours(job, i, j):
         (top, below), (left, right) = job.extent(m, job.height), job.extent(n, job.width)
         y0, y1, x0, x1 = max(a, top), min(b, below), max(c, left), min(d, right)
-        share = np.ascontiguousarray(part(m, n)[:, y0 - top:y1 - top, x0 - left:x1 - left])
+        share = np.array(part(m, n)[:, y0 - top:y1 - top, x0 - left:x1 - left])        # a part may be a file that can't be written to
         out[:, y0 - a:y1 - a, x0 - c:x1 - c] += torch.from_numpy(share)
     return out.numpy(), a, c
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'without_specks', 'sweep', 'outlines', 'simplified', 'changes', 'without_idle_points', 'block_pieces',
-           'joined', 'find_areas', 'ground_areas', 'make_polygons', 'save_polygons']
+           'joined', 'give_back', 'find_areas', 'ground_areas', 'make_polygons', 'save_polygons']
 
 # %% ../../nbs/maps/30b_polygons.ipynb #30b-po-003
-import tempfile
+import ctypes, tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +90,11 @@ def joined(pieces: np.ndarray, labels: np.ndarray) -> np.ndarray: # (P,) polygon
     for k in np.flatnonzero(many): whole[k] = shapely.coverage_union_all(pieces[order[starts[k]:starts[k + 1] if k + 1 < len(starts) else None]])
     return whole
 
+def give_back() -> None:
+    "Hand freed memory back to the system, where the C library can (glibc)."
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim: trim(0)
+
 def find_areas(
     read: Callable,               # top, left, below, right: ids and what is sure there, (h,w) uint8 each
     height: int, width: int, tolerance: float, block: int = 2048,
@@ -111,6 +116,7 @@ def find_areas(
             above[x], left = (place[-1] + n, names[place[-1]]), (place[:, -1] + n, names[place[:, -1]])
             found.append((shapely.transform(polygons, lambda xy: xy + (x, y)), names, total, count))
             n += len(polygons)
+            give_back()
     pieces, names, total, count = map(np.concatenate, zip(*found))
     a, b = np.concatenate(seams, axis=1) if seams else np.zeros((2, 0), int)
     areas, labels = connected_components(coo_matrix((np.ones(len(a), bool), (a, b)), (n, n)), directed=False)
@@ -145,7 +151,8 @@ def make_polygons(
         with opened(sweep(ids, Path(tmp) / "swept.tif", least)) as swept:
             read = lambda top, left, below, right: [ds.read(1, window=Window(left, top, right - left, below - top)) for ds in (swept, sure)]
             polygons, kind, mean = find_areas(read, ids.height, ids.width, tolerance)
-    polygons = shapely.transform(polygons, lambda xy: np.stack(grid @ tuple(xy.T), 1))
+    for k in range(0, len(polygons), 10_000):               # some at a time: each takes its predecessor's place
+        polygons[k:k + 10_000] = shapely.transform(polygons[k:k + 10_000], lambda xy: np.stack(grid @ tuple(xy.T), 1))
     table = gpd.GeoDataFrame({"class_id": kind.astype(int), "class": [taxonomy.names[k] for k in kind], "colour": [taxonomy.colours[k] for k in kind],
                               "area_m2": ground_areas(polygons, crs).round(2), "confidence": (mean / STEPS).round(4)}, geometry=polygons, crs=crs)
     return table.sort_values("area_m2", ascending=False, ignore_index=True)
