@@ -8,7 +8,8 @@ __all__ = ['IGNORE_INDEX', 'LANDCOVER12', 'AEROSCAPES', 'TAXONOMIES', 'MOST_BYTE
            'check_file', 'save_json', 'load_json', 'sweep', 'locked', 'explain_os', 'load_csv', 'load_table',
            'save_table', 'save_classes', 'Recipe', 'check_setting', 'shown', 'make_recipe', 'parse_settings', 'Run',
            'create_run', 'load_recipe', 'open_run', 'need', 'seed_everything', 'make_generator', 'seed_worker',
-           'be_repeatable', 'keep_memory', 'own_memory', 'peak_memory_mb', 'pick_device', 'pick_workers', 'progress']
+           'be_repeatable', 'keep_memory', 'give_back', 'own_memory', 'peak_memory_mb', 'pick_device', 'pick_workers',
+           'progress']
 
 # %% ../nbs/00_core.ipynb #00-cor-003
 import atexit, errno, fcntl, hashlib, json, os, random, re, shutil, stat, sys, tempfile
@@ -487,6 +488,12 @@ def keep_memory() -> bool: # whether the C library understood (glibc does)
     except (OSError, AttributeError, TypeError): return False       # another C library: it has habits of its own
     M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4                           # malloc.h
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+def give_back() -> bool: # whether there was something to give
+    "Hand the memory that `keep_memory` kept back to the system, where a stage is over that needed much."
+    import ctypes
+    try: return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (OSError, AttributeError, TypeError): return False
 
 # %% ../nbs/00_core.ipynb #00-cor-922
 def own_memory(name: str) -> int | None: # VmRSS, VmHWM, VmSize; bytes, None where the system does not tell

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['SAMPLE', 'TRIED', 'LEAST', 'Seen', 'see_frame', 'Evaluation', 'load_run_model', 'see_frames', 'mean_interval',
            'presence_report', 'calibration_report', 'tta_report', 'make_metrics', 'seen_ground', 'evaluate',
-           'final_predict', 'presence_thresholds', 'boundary_f', 'reliability', 'fit_temperature', 'apply_presence',
-           'fit_presence']
+           'final_predict', 'load_postprocess', 'presence_thresholds', 'boundary_f', 'reliability', 'fit_temperature',
+           'apply_presence', 'fit_presence']
 
 # %% ../nbs/09_evaluation.ipynb #09-eva-004
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,8 +19,8 @@ import torch
 from .boundary import boundary_counts, boundary_f, boundary_scores, boundary_width
 from .cache import view_size
 from .calibration import apply_temperature, calibration_error, cross_fit, fit_temperature, reliability
-from .core import (IGNORE_INDEX, AerialsegError, Recipe, Run, atomic_path, be_repeatable, load_table, pick_device, progress,
-                            save_json)
+from .core import (IGNORE_INDEX, AerialsegError, Recipe, Run, atomic_path, be_repeatable, load_json, load_table, pick_device,
+                            progress, save_json)
 from .engine import with_engine
 from .folder import DataFolder, open_folder
 from .metrics import bootstrap, count_table, counts_of, image_dice, mean_dice, miou, score_table
@@ -201,6 +202,10 @@ def final_predict(
     if not len(thresholds): return pred
     gone = gone_classes(pred, thresholds, len(probs))
     return label_map(probs, *size, gone) if gone.any() else pred
+
+def load_postprocess(run: Run | Path) -> dict:
+    "postprocess.json; {} where the run was not evaluated."
+    return load_json(run / "postprocess.json") if (run / "postprocess.json").exists() else {}
 
 def presence_thresholds(postprocess: dict) -> np.ndarray: # (C,) in the order of ids; empty for none
     "The thresholds of a postprocess.json, which somebody may have edited."

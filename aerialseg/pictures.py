@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from .core import AerialsegError, atomic_path, check_file, explain_os, load_json, load_recipe, one_line, pick_device, progress
+from .core import AerialsegError, atomic_path, check_file, explain_os, load_recipe, pick_device, progress
 from .folder import MAX_BYTES, load_image, open_picture
 from .portable import Portable, count_threads, is_exported, mix
 
@@ -70,12 +70,12 @@ def open_predictor(
         return opened.predict, opened.taxonomy.palette
     import torch            # only here, and what stands on it: an exported model predicts without
     from aerialseg.engine import with_engine
-    from aerialseg.evaluation import final_predict
+    from aerialseg.evaluation import final_predict, load_postprocess
     from aerialseg.model import load_model
     if threads: torch.set_num_threads(threads)
     recipe = load_recipe(run / "recipe.json")
     model, taxonomy, _ = load_model(run / "model")
-    post = load_json(run / "postprocess.json") if (run / "postprocess.json").exists() else {}
+    post = load_postprocess(run)
     device = pick_device(recipe)
     model = with_engine(model, recipe, device)
     return lambda image: final_predict(model, image, recipe, post, device), taxonomy.palette

@@ -18,7 +18,7 @@ import numpy as np
 
 from .core import (IGNORE_INDEX, AerialsegError, Recipe, Run, atomic_path, check_file, load_json, load_table,
                             one_line, progress)
-from .evaluation import final_predict, load_run_model
+from .evaluation import final_predict, load_postprocess, load_run_model
 from .folder import DataFolder, load_mask, open_folder
 from .metrics import score_table
 from .rle import (SOURCE_SIZE, convention_table, grade_rles, label_map_to_rles, mask_to_rle, parse_rle,
@@ -104,7 +104,7 @@ def write_submission(run: Run) -> Path:
     recipe, folder = run.recipe, submission_folder(run)
     expected_frames(folder)                                    # complain before the model is loaded
     model, device = load_run_model(run, folder)
-    post = load_json(run / "postprocess.json") if (run / "postprocess.json").exists() else {}
+    post = load_postprocess(run)
     predict = lambda image: final_predict(model, image, recipe, post, device)
     return write_rows(run / "submission.csv", folder, predict, recipe.rle_order, submission_size(recipe))
 

@@ -1,6 +1,5 @@
 "Maps by the real command: the ground stays where it is, crashes cost a unit, bounded memory, and other people's tools read the results."
 import json
-import os
 import shutil
 import signal
 import subprocess

@@ -122,7 +122,7 @@ def test_tiles_cover_stay_inside_and_overlap(height, width, tile, overlap):
 @always
 @given(sizes, sizes, st.integers(0, 63), seeds)
 def test_tiles_of_an_answer_without_context_are_the_answer(height, width, overlap, seed):
-    from aerialseg.prediction import tiled_probs
+    from aerialseg.tiles import tiled_probs
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     recipe = make_recipe("tiny", tile=64, overlap=overlap)
     got = tiled_probs(image, recipe, lambda tiles: [t.transpose(2, 0, 1).astype(np.float32) / 255 for t in tiles], batch=3)

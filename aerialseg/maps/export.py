@@ -24,7 +24,7 @@ from ..augmentation import NORM_MEAN, NORM_STD
 from ..card import make_card
 from ..core import AerialsegError, Run, Taxonomy, atomic_path, load_json, load_table, one_line, remove, save_json
 from ..engine import save_onnx
-from ..evaluation import final_predict
+from ..evaluation import final_predict, load_postprocess
 from ..folder import open_folder
 from ..model import SmallUNet, load_model
 from ..portable import Portable, run_session, save_facts
@@ -54,7 +54,7 @@ def probe_frames(run: Run, count: int = 4) -> list[np.ndarray]: # (H,W,3) uint8;
 def load_trained(run: Run) -> Trained:
     "Read what is exported of a run; `AerialsegError` if it has no model yet."
     model, taxonomy, _ = load_model(run / "model")
-    post = load_json(run / "postprocess.json") if (run / "postprocess.json").exists() else {}
+    post = load_postprocess(run)
     frames = probe_frames(run)
     noise = [np.random.default_rng(0).integers(0, 256, (128, 160, 3), np.uint8)]
     return Trained(run, model, taxonomy, post, frames or noise, bool(frames))

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core import IGNORE_INDEX, AerialsegError, load_json, one_line
 from .folders import IGNORED, Files, Item, Source, frame_names
-from .formats import FAR, MOST_JSON, draw_polygon, field, paint, read_points
+from .formats import MOST_JSON, draw_polygon, field, paint, read_points
 
 # %% ../../nbs/maps/31e_geojson.ipynb #31e-gj-006
 PROPERTIES = ("class", "label", "name")

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'without_specks', 'sweep', 'outlines', 'simplified', 'changes', 'without_idle_points', 'block_pieces',
-           'joined', 'give_back', 'find_areas', 'ground_areas', 'make_polygons', 'save_polygons']
+           'joined', 'find_areas', 'ground_areas', 'make_polygons', 'save_polygons']
 
 # %% ../../nbs/maps/30b_polygons.ipynb #30b-po-003
-import ctypes, tempfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from ..core import AerialsegError, Taxonomy, atomic_path
+from ..core import AerialsegError, Taxonomy, atomic_path, give_back
 from .mapping import NODATA, STEPS
 from .rasters import opened, pixel_size_m
 
@@ -90,10 +90,7 @@ def joined(pieces: np.ndarray, labels: np.ndarray) -> np.ndarray: # (P,) polygon
     for k in np.flatnonzero(many): whole[k] = shapely.coverage_union_all(pieces[order[starts[k]:starts[k + 1] if k + 1 < len(starts) else None]])
     return whole
 
-def give_back() -> None:
-    "Hand freed memory back to the system, where the C library can (glibc)."
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim: trim(0)
+
 
 def find_areas(
     read: Callable,               # top, left, below, right: ids and what is sure there, (h,w) uint8 each
