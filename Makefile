@@ -9,7 +9,7 @@ help:
 	@echo "                (other data or settings: make run RUN_ARGS='--data DIR --name NAME --set epochs=3')"
 	@echo "make test       nbdev-test on every notebook, pytest, and 'clean and export change nothing'"
 	@echo "make lab        JupyterLab on the notebooks"
-	@echo "make docs       the documentation site, into _docs/"
+	@echo "make docs       the documentation site, into _docs/; says which file to open"
 	@echo "make seeds      the demo with several seeds: how far scores wander (an hour and more on two cores)"
 	@echo "make bench      time what surrounds the network, against the usual way of doing it"
 	@echo "make notebooks  run every notebook once at the tiny profile and keep its outputs"
@@ -35,7 +35,7 @@ lab: .venv/.ready
 	$(BIN)/jupyter lab --notebook-dir=nbs
 
 docs: .venv/.ready
-	$(BIN)/python tests/gates.py docs
+	$(BIN)/python docs/build.py
 
 seeds: .venv/.ready
 	$(BIN)/python bench/seeds.py demo 0 1 2 3 4

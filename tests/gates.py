@@ -2,7 +2,6 @@
 
     python tests/gates.py             all gates
     python tests/gates.py notebooks   run every notebook in place at the tiny profile, and clean it
-    python tests/gates.py docs        build the documentation site into _docs/
     python tests/gates.py results RUN…  write the front page's table (and, from the first run, its picture)
 """
 import hashlib
@@ -47,7 +46,7 @@ def unchanged() -> None:
 def make_readme() -> None:
     "README.md from nbs/index.ipynb."
     sh("jupyter", "nbconvert", "--to", "markdown", "--output-dir", ".", "--output", "README", "--log-level", "ERROR",
-       "--TagRemovePreprocessor.enabled=True", "--TagRemovePreprocessor.remove_input_tags=hide", "nbs/index.ipynb")
+       "--TagRemovePreprocessor.enabled=True", "--TagRemovePreprocessor.remove_input_tags=hide", "--TagRemovePreprocessor.remove_cell_tags=site", "nbs/index.ipynb")
     shutil.rmtree(ROOT / "README_files", ignore_errors=True)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = readme.replace("](images/", "](nbs/images/")
@@ -109,12 +108,6 @@ def run_notebooks() -> None:
     sh("nbdev-clean")
 
 
-def docs() -> None:
-    "The site: nbdev processes the notebooks, smalldocs renders them."
-    sh("nbdev-proc-nbs")
-    sh("smalldocs", "render", "_proc")
-
-
 def test() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"      # two notebooks at a time on two cores: one thread each
     env = {"the notebooks": lambda: sh("nbdev-test", "--n-workers", "2", "--timing"),
@@ -131,4 +124,4 @@ def test() -> None:
 if __name__ == "__main__":
     os.environ.setdefault("MPLBACKEND", "agg")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")   # threads that wait must not spin: two cores are shared
-    {"notebooks": run_notebooks, "docs": docs, "readme": make_readme, "results": results}.get(sys.argv[1] if len(sys.argv) > 1 else "", test)()
+    {"notebooks": run_notebooks, "readme": make_readme, "results": results}.get(sys.argv[1] if len(sys.argv) > 1 else "", test)()
