@@ -55,6 +55,11 @@ def pictures(cell) -> int:
     return sum(any(mime.startswith("image/") for mime in o.get("data", {})) for o in cell.get("outputs", []))
 
 
+def from_root(source: str, depth: int) -> str:
+    "Links as README.md writes them, from the root of the repository, as a page of the site has them."
+    return re.sub(r"\]\((?:\.\./)*nbs/", "](" + "../" * depth, source)
+
+
 def defined(source: str) -> list[str]:
     "The names that an exported cell defines at its top level."
     return re.findall(r"(?m)^(?:async def|def|class) (\w+)|^([A-Za-z]\w*)\b[^=(\n]*?=[^=]", source)
@@ -73,7 +78,7 @@ def processors():
             if cell.cell_type == "raw": self.title = str((yaml.safe_load(cell.source.strip("-\n ")) or {}).get("title", ""))
             if cell.cell_type == "markdown":
                 self.said = cell.source if prose(cell.source) else self.said
-                cell.source = re.sub(r"\]\((?:\.\./)*nbs/", "](" + "../" * self.depth, cell.source)
+                cell.source = from_root(cell.source, self.depth)
             if cell.cell_type != "code": return
             if cell.directives_.keys() & {"hide", "default_exp"}: cell.source = None; return
             options, exported = {}, cell.directives_.keys() & {"export", "exports"}
@@ -255,7 +260,9 @@ def finish(site: Path, pages: dict[str, dict]) -> None:
         text = re.sub(r'<a ([^>]*data-bs-toggle="collapse"[^>]*?) role="navigation"([^>]*)>(.*?)</a>', r'<button type="button" \1\2>\3</button>', text)
         text = re.sub(r'<a (class="quarto-color-scheme-toggle[^>]*?) href="" title="[^"]*"([^>]*)>(.*?)</a>',
                       r'<button type="button" \1 title="Light or dark" aria-label="Light or dark"\2>\3</button>', text)
-        if path.is_relative_to(site / "api"): text = text.replace('<body class="', '<body class="api ', 1)
+        if path.is_relative_to(site / "api"):
+            text = text.replace('<body class="', '<body class="api ', 1)
+            text = re.sub(r'class="(?:title|nav-page-text)">[\w.]+', lambda m: m[0].replace(".", ".<wbr>"), text)
         for nav, name in NAMES.items(): text = text.replace(f"<nav {nav}", f'<nav aria-label="{name}" {nav}')
         text = text.replace("<th></th>", "<td></td>")       # the corner of a table of pandas heads nothing
         text = text.replace('<main class="content"', '<main tabindex="-1" class="content"')
