@@ -33,11 +33,9 @@
   document.querySelectorAll(".smalldocs-search input").forEach((input) => { input.placeholder = "Search  ( / )"; });
 
   // ---- a box that scrolls sideways can be reached by keyboard; one that doesn't is no stop
-  const boxes = document.querySelectorAll("main pre, main .sd-table, main .cell-output-display, main math[display=block]");
-  const reach = () => boxes.forEach((box) => {
-    if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0; else box.removeAttribute("tabindex");
-  });
-  reach();
+  const boxes = [...document.querySelectorAll("main pre, main .sd-table, main .cell-output-display, main math[display=block]")];
+  const reach = () => boxes.map((box) => [box, box.scrollWidth > box.clientWidth + 1])       // measure all, then change: one layout
+    .forEach(([box, wide]) => { if (wide) box.tabIndex = 0; else if (box.tabIndex === 0) box.removeAttribute("tabindex"); });
   window.addEventListener("load", reach);
   window.addEventListener("resize", reach);
 
