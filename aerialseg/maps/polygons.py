@@ -22,7 +22,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ..core import AerialsegError, Taxonomy, atomic_path, give_back
-from .mapping import NODATA, STEPS
+from .layers import NODATA, STEPS
 from .rasters import opened, pixel_size_m
 
 # %% ../../nbs/maps/30b_polygons.ipynb #30b-po-006
