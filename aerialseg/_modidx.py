@@ -509,6 +509,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'aerialseg.maps.polygons': { 'aerialseg.maps.polygons.block_pieces': ( 'maps/polygons.html#block_pieces',
                                                                                    'aerialseg/maps/polygons.py'),
                                          'aerialseg.maps.polygons.changes': ('maps/polygons.html#changes', 'aerialseg/maps/polygons.py'),
+                                         'aerialseg.maps.polygons.connected': ( 'maps/polygons.html#connected',
+                                                                                'aerialseg/maps/polygons.py'),
                                          'aerialseg.maps.polygons.find_areas': ( 'maps/polygons.html#find_areas',
                                                                                  'aerialseg/maps/polygons.py'),
                                          'aerialseg.maps.polygons.ground_areas': ( 'maps/polygons.html#ground_areas',
