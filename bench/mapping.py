@@ -1,4 +1,4 @@
-"""A large orthomosaic mapped: seconds around the network on the same tiles, and the largest memory. Writes bench/mapping.csv.
+"""A large orthomosaic mapped: seconds against the network alone on the same tiles, and the largest memory. Writes bench/mapping.csv.
 
     python bench/mapping.py [RUN] [SIDE]        a trained run, such as runs/demo (none: the demo's network, untrained), pixels a side (20000)
 """
@@ -9,14 +9,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import rasterio
 import torch
 
 from aerialseg.core import LANDCOVER12, create_run, make_recipe, own_memory
 from aerialseg.maps import jobs, polygons
-from aerialseg.maps.jobs import MapOptions, load_answer
-from aerialseg.maps.mapping import predict_unit
+from aerialseg.maps.jobs import MapOptions, Task
+from aerialseg.maps.mapping import read_unit, unit_tiles
 from aerialseg.maps.rasters import draw_ortho
 from aerialseg.model import make_model, save_model
 
@@ -41,31 +42,48 @@ def untrained(folder: Path) -> Path:
     return run.folder
 
 
+def sample_tiles(task: Task, most: int = 64) -> list:
+    "Pictures of tiles from all over the map."
+    units, t = task.job.units, task.job.tile
+    chosen = units[::max(1, len(units) // most)][:most]
+    return [read_unit(task.job, *u)[0][:t, :t] for u in chosen]
+
+def now() -> np.ndarray: # (2,)
+    "Seconds by the clock, and of all cores together, which other people's work on the machine does not change."
+    return np.array([time.perf_counter(), time.process_time()])
+
+def network_alone(task: Task, pictures: list) -> np.ndarray: # (2,)
+    "Seconds that the network takes for a tile when nothing else is done."
+    task.answer(pictures[:1])
+    start = now()
+    for k in range(0, len(pictures), task.batch): task.answer(pictures[k:k + task.batch])
+    return (now() - start) / len(pictures)
+
 def measure(run: Path, path: Path, out: Path) -> dict:
-    "One map; the seconds of the network are counted where it is asked, those of the polygons where they are made."
-    inside, tiles, outlining = 0., 0, 0.
+    "One map; the network alone on tiles of it before and after; the seconds of the polygons where they are made."
+    outlining, asked = np.zeros(2), {}
     def make_polygons(*args):
         nonlocal outlining
-        start = time.perf_counter()
+        start = now()
         table = polygons.make_polygons(*args)
-        outlining = time.perf_counter() - start
+        outlining = now() - start
         return table
-    jobs.make_polygons = make_polygons
     def compute(task, units):
-        answer = load_answer(task.run, task.key, task.tta, task.device)
-        def timed(pictures):
-            nonlocal inside, tiles
-            start = time.perf_counter()
-            probs = answer(pictures)
-            inside, tiles = inside + time.perf_counter() - start, tiles + len(pictures)
-            return probs
-        for unit in units: yield unit, predict_unit(task.job, *unit, timed, task.batch)
-    start = time.perf_counter()
+        nonlocal before
+        asked.update(task=task, tiles=sum(len(unit_tiles(task.job, *u)) for u in units))
+        asked["pictures"] = sample_tiles(task)
+        before = network_alone(task, asked["pictures"])
+        asked["start"] = now()
+        yield from jobs.compute_here(task, units)
+    jobs.make_polygons, before = make_polygons, None
     jobs.map_raster(run, str(path), out, path.stem, MapOptions(gsd_m=.1), compute)
-    seconds = time.perf_counter() - start - outlining
+    seconds, memory = now() - asked["start"] - outlining, own_memory("VmHWM") / 2**20
+    alone, tiles = (before, network_alone(asked["task"], asked["pictures"])), asked["tiles"]
+    ratio = lambda bare: seconds / tiles / bare
     with rasterio.open(path) as ds: megapixels = ds.height * ds.width / 1e6
-    return dict(megapixels=megapixels, tiles=tiles, seconds=seconds, network_seconds=inside, ratio=seconds / inside, seconds_a_megapixel=seconds / megapixels,
-                polygon_seconds=outlining, peak_memory_mb=own_memory("VmHWM") / 2**20, threads=torch.get_num_threads(), load=os.getloadavg()[0])
+    return dict(megapixels=megapixels, tiles=tiles, seconds=seconds[0], ratio=ratio(sum(alone) / 2)[0], ratio_before=ratio(alone[0])[0],
+                ratio_after=ratio(alone[1])[0], ratio_of_core_seconds=ratio(sum(alone) / 2)[1], seconds_a_megapixel=seconds[0] / megapixels,
+                polygon_seconds=outlining[0], peak_memory_mb=memory, threads=torch.get_num_threads(), load=os.getloadavg()[0])
 
 
 if __name__ == "__main__":

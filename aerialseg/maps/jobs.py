@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['MOST_ZOOM', 'CLOSE', 'MapOptions', 'working_scale', 'Workplace', 'load_answer', 'checked_postprocess', 'Task',
            'compute_here', 'class_areas', 'show_map', 'results_of', 'write_results', 'map_key', 'check_options',
-           'may_begin', 'map_raster']
+           'may_begin', 'kept', 'map_raster']
 
 # %% ../../nbs/maps/30c_jobs.ipynb #30-jo-003
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,14 +18,15 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import rasterio
 from tqdm.std import tqdm
 
 from ..core import (AerialsegError, Recipe, Taxonomy, atomic_path, give_back, load_json, load_recipe, locked, pick_device, remove,
                             save_json, save_table)
 from ..engine import with_engine
 from ..evaluation import load_postprocess
-from .mapping import (BLENDS, LAYERS, Answer, Job, core_layers, neighbours, plan_job, predict_unit, start_layer, unit_tiles,
-                                    write_cog, write_window)
+from .layers import LAYERS, Part, make_part, neighbours, rim_layers, start_layer, write_cog, write_windows
+from .mapping import BLENDS, Answer, Job, plan_job, predict_unit, read_unit, unit_tiles
 from .polygons import KINDS, make_polygons, save_polygons
 from .rasters import Raster, open_raster, opened, pixel_size_m, read_window
 from ..model import load_info, load_model
@@ -98,18 +100,22 @@ class Workplace:
         needed = {v for u in self.pending for v in self.near[u]}
         return [u for u in self.job.units if u in needed and not self.part(*u).exists()]
 
-    def keep(self, unit: tuple[int, int], part: np.ndarray) -> None: # (C,h,w) float16
+    def write(self, spots: list) -> None: # windows and their layers
+        "Put finished pixels into all layers."
+        for name in self.wanted: write_windows(self.layer(name), [(window, layers[name]) for window, layers in spots])
+
+    def keep(self, unit: tuple[int, int], part: Part) -> None:
         "Take a computed unit; merge whatever is complete with it."
-        with atomic_path(self.part(*unit)) as tmp: np.save(tmp, part)
+        self.write(part.inside)                                             # first: where there is a rim, the inside is there
+        with atomic_path(self.part(*unit)) as tmp: np.save(tmp, part.rim)
         self.merge(v for v in self.pending if unit in self.near[v])
 
     def merge(self, units: Iterable[tuple[int, int]]) -> None:
-        "Write those units' cores whose neighbours are all there; drop the parts that nobody needs any more."
+        "Write those units' borders whose neighbours are all there; drop the rims that nobody needs any more."
         load = lambda i, j: np.load(self.part(i, j), mmap_mode="r")         # not kept: of most neighbours a sliver is needed
         for unit in list(units):
             if not all(self.part(*v).exists() for v in self.near[unit]): continue
-            for window, layers in core_layers(self.job, *unit, load, self.wanted):
-                for name, layer in layers.items(): write_window(self.layer(name), window, layer)
+            self.write(list(rim_layers(self.job, *unit, load, self.wanted)))
             self.part(*unit).with_suffix(".done").touch()
             needed = {v for u in self.pending for v in self.near[u]}
             for v in self.near[unit]:
@@ -139,18 +145,27 @@ class Task:
     job: Job
     tta: str
     device: str
+    wanted: tuple[str, ...]      # layers
 
     @property
     def batch(self) -> int:
         "Tiles at a time: on a CPU more than a quarter of a megapixel is no faster, and takes memory."
         return max(1, (2**18 if self.device == "cpu" else 2**22) // self.job.tile**2)
 
-    def __call__(self, unit: tuple[int, int]) -> np.ndarray: # (C,h,w) float16
-        return predict_unit(self.job, *unit, load_answer(self.run, self.key, self.tta, self.device), self.batch)
+    @property
+    def answer(self) -> Answer: return load_answer(self.run, self.key, self.tta, self.device)
 
-def compute_here(task: Callable, units: list) -> Iterator[tuple]: # unit, its part
-    "One after the other."
-    for unit in units: yield unit, task(unit)
+    def __call__(self, unit: tuple[int, int], seen: tuple | None = None) -> Part: # seen: what `read_unit` gave
+        return make_part(self.job, *unit, predict_unit(self.job, *unit, self.answer, self.batch, seen), self.wanted)
+
+def compute_here(task: Task, units: list) -> Iterator[tuple[tuple[int, int], Part]]:
+    "One after the other; the next one is read meanwhile."
+    with opened(task.job.raster.path) as ds, ThreadPoolExecutor(1) as reader:
+        read = lambda k: reader.submit(read_unit, task.job, *units[k], ds) if k < len(units) else None
+        ahead = read(0)
+        for k, unit in enumerate(units):
+            seen, ahead = ahead.result(), read(k + 1)
+            yield unit, task(unit, seen)
 
 # %% ../../nbs/maps/30c_jobs.ipynb #30-jo-015
 def class_areas(path: Path, taxonomy: Taxonomy) -> pd.DataFrame: # class, area_m2, share
@@ -226,6 +241,15 @@ def may_begin(results: dict[str, Path], work: Path, key: str, resume: bool, over
     if not stamp.exists(): save_json({"key": key}, stamp)
     return True
 
+def kept(place: Workplace, parts: Iterable) -> Iterator[tuple[int, int]]: # parts: unit, part
+    "Write units while the next is computed; each is named when it is safe."
+    with ThreadPoolExecutor(1) as writer:
+        before, written = None, None
+        for unit, part in parts:
+            if before: yield written.result() or before
+            before, written = unit, writer.submit(place.keep, unit, part)
+        if before: yield written.result() or before
+
 def map_raster(
     run: Path, source: str, out: Path, name: str, options: MapOptions = MapOptions(),
     compute: Callable = compute_here,        # a way to compute units
@@ -244,13 +268,12 @@ def map_raster(
         if not may_begin(results, work, key, resume, overwrite): return results
         tiles = {u: len(unit_tiles(job, *u)) for u in job.units}
         say(f"{name}: {raster.height} × {raster.width} {why}; {sum(tiles.values())} tiles of {tile} in {len(job.units)} units")
-        place = Workplace(work, job, {"classes", "confidence", *options.layers})
+        place = Workplace(work, job, [name for name in LAYERS if name in {"classes", "confidence", *options.layers}])
         place.begin(taxonomy)
         todo = place.todo
         with tqdm(desc=f"map {name}", total=sum(tiles.values()), initial=sum(tiles.values()) - sum(tiles[u] for u in todo), unit="tile") as bar:
-            for unit, part in compute(Task(str(run), key, job, options.tta, pick_device(recipe)), todo):
-                place.keep(unit, part)
-                bar.update(tiles[unit])
+            task = Task(str(run), key, job, options.tta, pick_device(recipe), place.wanted)
+            for unit in kept(place, compute(task, todo)): bar.update(tiles[unit])
         write_results(place, results, taxonomy, options, key)
         remove(work)
     return results

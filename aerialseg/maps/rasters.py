@@ -9,7 +9,7 @@ __all__ = ['NOTHING', 'draw_ortho', 'Raster', 'opened', 'pixel_size_m', 'pick_ba
 # %% ../../nbs/maps/29_rasters.ipynb #29-ra-003
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,10 +129,11 @@ def read_window(
     raster: Raster,
     top: float, left: float, height: float, width: float,   # of the raster's pixels
     shape: tuple[int, int],                                  # of the answer
+    open_ds: rasterio.DatasetBase | None = None,             # the raster, open: what was decoded for other windows is not decoded again
 ) -> tuple[np.ndarray, np.ndarray]:                          # (h,w,3) uint8 RGB, (h,w) bool: is it there?
     "A part of the raster at another pixel size."
     window, smaller = Window(left, top, width, height), height > shape[0]
-    with opened(raster.path) as ds:
+    with nullcontext(open_ds) if open_ds else opened(raster.path) as ds:
         x = ds.read(list(raster.bands), window=window, out_shape=(3, *shape), resampling=Resampling.average if smaller else Resampling.bilinear)
         valid = is_there(ds, raster.bands, window=window, out_shape=shape)
     if (raster.low, raster.high) != (0, 255) or x.dtype != np.uint8:
