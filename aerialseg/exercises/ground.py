@@ -138,6 +138,7 @@ def check_00f_layout_1(answer):
 @exercise("00f_layout", 2)
 def check_00f_layout_2(answer):
     "Two houses that touch by a corner are two."
+    assert callable(answer), "a function is asked for"
     mask = make_landscape(1, 120, .5).classes
     cases = [(mask, c) for c in range(12)] + [(np.eye(4, dtype=np.uint8), 1), (np.zeros((3, 3), np.uint8), 0), (np.zeros((3, 3), np.uint8), 5)]
     agrees(answer, lambda m, c: ndimage.label(m == c)[1], cases, "count the regions of this class only, connected by sides")
@@ -168,6 +169,7 @@ def check_01_scenes_1(answer):
 @exercise("01_scenes", 2)
 def check_01_scenes_2(answer):
     "Whole flights, or the neighbours tell."
+    assert callable(answer), "a function is asked for"
     folder = make_scenes(Path(tempfile.mkdtemp()) / "s", flights=6, frames=5, height=32, width=32, seed=1, progress=lambda items, *_: items)
     held = set(answer(folder))
     assert held <= set(folder.train), "only frames of `folder.train` may be held out"
