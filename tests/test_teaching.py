@@ -129,7 +129,23 @@ def test_each_word_stands_once_and_says_where_it_is_explained():
     for word, text in terms:
         assert quarto(word) == jupyterlab(word), f"{word}: the site and JupyterLab would give it different anchors"
         assert re.search(r"\[\w+\]\(\S+\.ipynb\)$", text), f"{word}: no notebook is named"
+    listed = [(m, a) for t in cells(NBS / "glossary.ipynb", "markdown") for m, a in re.findall(r"\[([^]]+)\]\(#([^)]+)\)", t)]
+    assert listed == [(w, quarto(w)) for w in sorted(words)], "the list from a to z"
 
 
 def test_glossary_and_instructors_page_are_on_the_front_page():
     assert {"glossary.ipynb", "instructor.ipynb"} <= set(links(NBS / "index.ipynb"))
+
+
+@pytest.mark.parametrize("heading, minutes", [("Two hours", [120]), ("Two days", [360, 360])])
+def test_plans_fill_their_time(heading, minutes):
+    plan, = [t for t in cells(NBS / "instructor.ipynb", "markdown") if t.startswith(f"## {heading}")]
+    tables = [sum(map(int, re.findall(r"^\| (\d+) \|", part, re.M))) for part in plan.split("| minutes |")[1:]]
+    assert tables == minutes
+
+
+def test_what_notebooks_need_is_known_of_all():
+    import pandas as pd
+    needs = pd.read_csv(NBS.parent / "bench/notebooks.csv").set_index("notebook")
+    assert {p.relative_to(NBS).with_suffix("").as_posix() for p in LESSONS} <= set(needs.index), "run `python bench/notebooks.py` for the others"
+    assert (needs.cpu_seconds > 0).all() and needs.peak_mb.between(50, 16_000).all() and (needs.cpu_seconds[[i.startswith("solutions") for i in needs.index]].sum() < 60)
