@@ -77,6 +77,7 @@ def test_each_check_lets_nothing_pass_for_an_answer_but_none(registered, capsys)
 
 def test_a_lesson_before_its_answers(): # what a reader sees first, and what `nbdev-test` runs
     for p in LESSONS:
+        assert [n for t in cells(p, "code") for n in re.findall(r"^answer_(\d+) = None     # \w", t, re.M)] == [str(n) for n in questions(p)], p.name
         outputs = ["".join(o["text"]) for c in json.loads(p.read_text(encoding="utf-8"))["cells"] if CALL.search("".join(c["source"])) for o in c["outputs"]]
         assert outputs == [f"Exercise {n}: not tried yet\n" for n in questions(p)], p.name
 
