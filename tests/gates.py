@@ -96,7 +96,8 @@ def run_notebooks() -> None:
     from nbclient import NotebookClient
     from aerialseg.runner import collapse
     os.environ.pop("MPLBACKEND", None)     # pictures go into the notebooks
-    chosen = sys.argv[2:] or [str(p) for folder in ("nbs", "nbs/studies", "nbs/maps") for p in sorted((ROOT / folder).glob("*.ipynb"))]
+    chosen = sys.argv[2:] or [str(p) for folder in ("nbs", "nbs/studies", "nbs/maps", "nbs/exercises", "nbs/solutions")
+                              for p in sorted((ROOT / folder).glob("*.ipynb"))]
     for path in map(Path, chosen):
         start, nb = time.perf_counter(), nbformat.read(path, 4)
         NotebookClient(nb, timeout=900, extra_arguments=["--log-level=50"], resources={"metadata": {"path": str(path.parent)}}).execute()
