@@ -130,7 +130,8 @@ def read_notebooks(work: Path) -> dict[str, dict]:
         front = yaml.safe_load(nb.cells[0].source.strip("-\n ")) if nb.cells and nb.cells[0].cell_type == "raw" else {}
         front.pop("output-file", None)
         front.setdefault("title", path.stem)
-        if nb.cells and nb.cells[0].cell_type == "raw": nb.cells[0].source = "---\n" + yaml.safe_dump(front, allow_unicode=True, width=10**6) + "---\n"
+        if nb.cells and nb.cells[0].cell_type == "raw":
+            nb.cells[0].source = "---\n" + yaml.safe_dump(front, allow_unicode=True, width=10**6) + "---\n"
         (work / where).parent.mkdir(parents=True, exist_ok=True)
         write_nb(nb, work / where)
         pages[where] = {"title": front["title"], "module": module and f"{PACKAGE}.{module}", "names": names}
@@ -178,7 +179,8 @@ def write_api(work: Path, pages: dict[str, dict]) -> dict[str, str]:
         text = file.read_text(encoding="utf-8")
         told = lambda m: f"{m[0]}\n\n[explained in {page['title']}](/{where}#{page['names'][m[1]]}){{.explained}}" if m[1] in page["names"] else m[0]
         text = re.sub(r"(?m)^## (?:class )?(\w+) \{#\w+\}$", told, text)
-        file.write_text(text.replace("\n---\n", f"\n---\n\nThe module of [{page['title']}](/{where}), where each of these is built, tried and drawn.\n", 1), encoding="utf-8")
+        origin = f"The module of [{page['title']}](/{where}), where each of these is built and tried."
+        file.write_text(text.replace("\n---\n", f"\n---\n\n{origin}\n", 1), encoding="utf-8")
     (work / "_symbols.json").write_text(json.dumps(symbols), encoding="utf-8")
     return order
 
@@ -257,7 +259,8 @@ def finish(site: Path, pages: dict[str, dict]) -> None:
         text = re.sub(r'<div id="(def-\w+)" class="cell">', to_api(path.relative_to(site).with_suffix(".ipynb").as_posix(), pages, up), text)
         text = re.sub(r'<link[^>]*katex[^>]*>|<script[^>]*katex[^>]*></script>', "", text)
         text = re.sub(r'<a [^>]*sidebar-item-toggle.*?</a>', "", text)      # its twin beside it does the same
-        text = re.sub(r'<a ([^>]*data-bs-toggle="collapse"[^>]*?) role="navigation"([^>]*)>(.*?)</a>', r'<button type="button" \1\2>\3</button>', text)
+        text = re.sub(r'<a ([^>]*data-bs-toggle="collapse"[^>]*?) role="navigation"([^>]*)>(.*?)</a>',
+                      r'<button type="button" \1\2>\3</button>', text)
         text = re.sub(r'<a (class="quarto-color-scheme-toggle[^>]*?) href="" title="[^"]*"([^>]*)>(.*?)</a>',
                       r'<button type="button" \1 title="Light or dark" aria-label="Light or dark"\2>\3</button>', text)
         if path.is_relative_to(site / "api"):
@@ -280,7 +283,8 @@ def finish(site: Path, pages: dict[str, dict]) -> None:
 def build(out: Path) -> Path:
     "The whole site into `out`, which is replaced; what comes out is the front page."
     os.environ.setdefault("MPLBACKEND", "agg")
-    if out.exists() and any(out.iterdir()) and not (out / "site_libs").is_dir(): sys.exit(f"{out} holds something else than a site: name another folder")
+    if out.exists() and any(out.iterdir()) and not (out / "site_libs").is_dir():
+        sys.exit(f"{out} holds something else than a site: name another folder")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         shutil.copytree(NBS, work, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.ipynb", ".*", "_*", "*.yml"))
