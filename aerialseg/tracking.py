@@ -105,7 +105,9 @@ def start_trackers(t: Trainer) -> None:
     if "mlflow" in names:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import mlflow
+        asked = os.environ.get("MLFLOW_TRACKING_URI")
         mlflow.set_tracking_uri(mlflow_store(t.run))
+        if not asked: os.environ.pop("MLFLOW_TRACKING_URI", None)      # it sets this by itself; the next run would take it for yours
     ids = load_json(path) if t.epoch and path.exists() else {}
     a.log_with = [TensorBoard(t.run, t.epoch) if n == "tensorboard" else n for n in names]
     try: a.init_trackers("aerialseg", hyper_parameters(t.recipe), tracker_options(t.run, ids))

@@ -1,4 +1,5 @@
 "Trackers: what they are told in a real training, and that the training does not notice."
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -6,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from aerialseg.core import Run, create_run, make_recipe
+from aerialseg.core import create_run, make_recipe
 from aerialseg.dataset import make_split
 from aerialseg.scenes import scenes_for
-from aerialseg.training import Trainer, fit, train
+from aerialseg.training import Trainer, fit, load_checkpoint, train
 
 SMALL = {"epochs": 3, "epoch_images": 16, "height": 64, "width": 64, "valid_every": 1, "tta": "none", "workers": 0, "flights": 4, "frames": 4,
          "scene_height": 64, "scene_width": 80}
@@ -26,6 +27,7 @@ def stop_after(run, epochs):
     "Train some epochs with trackers, and end without a word, as a kill does."
     from aerialseg.tracking import start_trackers
     t = Trainer(run)
+    load_checkpoint(t)
     start_trackers(t)
     t.recipe = replace(t.recipe, epochs=epochs)
     fit(t)
@@ -57,10 +59,12 @@ def test_mlflow_has_one_run_with_each_epoch_once(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = tiny_run(tmp_path, "mlflow")
-    stop_after(run, 2)
+    stop_after(run, 1)
     mlflow.end_run()                                         # the next process would not know of it
-    state = last(run)                                        # killed before the checkpoint: the second epoch again
-    torch.save(state | {"epoch": 1, "history": state["history"][:1]}, run / "checkpoint/last.pt")
+    before = (run / "checkpoint/last.pt").read_bytes()
+    stop_after(run, 2)
+    mlflow.end_run()
+    (run / "checkpoint/last.pt").write_bytes(before)         # killed before its checkpoint: the second epoch again
     history = train(run)
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'runs/mlflow.db'}")
     found = client.search_runs([client.get_experiment_by_name("aerialseg").experiment_id])
@@ -71,14 +75,12 @@ def test_mlflow_has_one_run_with_each_epoch_once(tmp_path, monkeypatch):
 
 
 def test_wandb_writes_offline_and_is_taken_up_again(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     run = tiny_run(tmp_path, "wandb")
     stop_after(run, 2)
-    import json
     first = json.loads((run / "trackers.json").read_text())
-    import wandb
     wandb.finish()
     train(run)
     assert json.loads((run / "trackers.json").read_text()) == first and len(pd.read_csv(run / "history.csv")) == 3
