@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST', 'CUT', 'SIDE', 'UP', 'VIEWS', 'need_widgets', 'main_classes', 'per_cent', 'shade', 'as_text', 'make_matrix',
-           'make_controls', 'arrange', 'in_words', 'show', 'list_frames', 'choose', 'paint', 'Browser', 'browse']
+           'make_controls', 'arrange', 'in_words', 'show', 'list_frames', 'choose', 'paint', 'picture', 'Browser',
+           'browse']
 
 # %% ../nbs/09e_browser.ipynb #09e-br-004
 from base64 import b64encode
@@ -51,7 +52,8 @@ def shade(share: float, chosen: bool = False) -> dict[str, str]: # share: 0 to 1
 
 # %% ../nbs/09e_browser.ipynb #09e-br-014
 CUT = "overflow:hidden;text-overflow:ellipsis;white-space:nowrap;font-size:11px;"
-SIDE, UP = CUT + "text-align:right;padding-right:6px;line-height:22px", CUT + "writing-mode:vertical-rl;transform:rotate(180deg);height:92px;line-height:23px"
+SIDE = CUT + "text-align:right;padding-right:6px;line-height:22px"
+UP = CUT + "writing-mode:vertical-rl;transform:rotate(180deg);height:92px;line-height:23px"
 
 def as_text(html, css: str = "") -> str:
     "Plain text as a piece of HTML: no letter of it is markup; the whole of it shows where the mouse rests."
@@ -83,13 +85,13 @@ def make_controls(names: tuple[str, ...], ids: list[int], occur: list[int]) -> S
     said = lambda i: names[i].replace("_", " ")
     c = SimpleNamespace(by=w.Dropdown(options=orders, value="dice", layout=half, tooltip="sort frames by"))
     c.worst = w.Dropdown(options=[("worst first", True), ("best first", False)], value=True, layout=half, tooltip="direction")
-    c.cls = w.Dropdown(options=[("frames with any class", -1), *((f"frames with {said(i)}", i) for i in occur)], value=-1, layout=wide,
-                       tooltip="only frames with this class")
+    classes = [("frames with any class", -1), *((f"frames with {said(i)}", i) for i in occur)]
+    c.cls = w.Dropdown(options=classes, value=-1, layout=wide, tooltip="only frames with this class")
     c.frames = w.Select(options=[], rows=9, layout=wide, tooltip="frames")
     c.all_frames = w.Button(description="all frames", disabled=True, layout={"width": "90px"}, tooltip="forget the chosen cell")
     c.view = w.ToggleButtons(options=VIEWS, style={"button_width": "auto"}, tooltip="which pictures")
-    c.alpha = w.FloatSlider(.5, min=0, max=1, step=.05, description="opacity", continuous_update=False, readout_format=".0%", style={"description_width": "52px"},
-                            layout={"width": "230px"})
+    c.alpha = w.FloatSlider(.5, min=0, max=1, step=.05, description="opacity", continuous_update=False, readout_format=".0%",
+                            style={"description_width": "52px"}, layout={"width": "230px"})
     c.every, c.none = (w.Button(description=d, layout={"width": "auto"}, tooltip=f"paint {d}") for d in ("all classes", "no class"))
     c.on = {i: w.Checkbox(True, description=said(i), indent=False, layout={"width": "auto", "margin": "0"}) for i in ids}
     return c
@@ -101,7 +103,8 @@ def arrange(c: SimpleNamespace, matrix, colours: tuple[str, ...]): # c: all widg
     patch = lambda i: w.HTML(f'<div style="width:13px;height:13px;margin:4px 5px 0 0;border:1px solid #8a929b;background:{colours[i]}"></div>')
     pairs = [w.HBox([patch(i), box], layout={"width": "auto"}) for i, box in c.on.items()]
     switches = w.GridBox(pairs, layout={"grid_template_columns": "repeat(auto-fill, minmax(148px, 1fr))", "grid_gap": "0 6px"})
-    pictures = w.GridBox([w.VBox(list(pair)) for pair in zip(c.captions, c.pictures)], layout={"grid_template_columns": "1fr 1fr", "grid_gap": "6px 8px"})
+    pictures = w.GridBox([w.VBox(list(pair)) for pair in zip(c.captions, c.pictures)],
+                         layout={"grid_template_columns": "1fr 1fr", "grid_gap": "6px 8px"})
     left = w.VBox([w.HBox([c.by, c.worst]), c.cls, c.frames, w.HBox([c.told, c.all_frames], layout={"justify_content": "space-between"}), matrix],
                   layout={"flex": "0 1 396px", "max_width": "100%", "overflow": "hidden"})
     right = w.VBox([c.view, c.caption, pictures, w.HBox([c.alpha, c.every, c.none], layout={"flex_flow": "row wrap"}), switches],
@@ -114,8 +117,9 @@ def in_words(row, look: Look, names: tuple[str, ...], cell: tuple[int, int] | No
     right = look.confidence[look.mask == look.pred]
     wrong = look.confidence[(look.mask != look.pred) & (look.mask != IGNORE_INDEX)]
     sure = lambda values: f"{values.mean():.2f}" if len(values) else "–"
-    words = [f"<b>{escape(str(row.ImageID))}</b> of {escape(str(row.group))}", f"mean Dice {row.dice:.2f}", f"IoU {row.iou:.2f}" if row.iou == row.iou else "IoU –",
-             f"{row.wrong:.1%} wrong", f"confidence {sure(right)} where right, {sure(wrong)} where wrong"]
+    words = [f"<b>{escape(str(row.ImageID))}</b> of {escape(str(row.group))}", f"mean Dice {row.dice:.2f}",
+             f"IoU {row.iou:.2f}" if row.iou == row.iou else "IoU –", f"{row.wrong:.1%} wrong",
+             f"confidence {sure(right)} where right, {sure(wrong)} where wrong"]
     if cell: words.append(f"{row.share:.1%} {escape(names[cell[0]])} taken for {escape(names[cell[1]])}" + (" (blue)" if cell[0] != cell[1] else ""))
     return f'<div style="line-height:18px;min-height:36px">{" · ".join(words)}</div>'
 
@@ -154,6 +158,7 @@ def list_frames(b: "Browser") -> None:
     if not len(b.table): c.caption.value = as_text("no frame is like that: choose another class, or all frames")
     show(b)
 
+# %% ../nbs/09e_browser.ipynb #09e-br-040
 def choose(b: "Browser", cell: tuple[int, int] | None) -> None: # (truth, prediction), None: all frames
     "Jump to the frames with most of a cell's pixels; the same cell again lets it go."
     marks = [b.cell, None if cell == b.cell else cell]
@@ -168,6 +173,13 @@ def paint(b: "Browser", value: bool) -> None:
     for box in b.controls.on.values(): box.value = value
     b.waiting = False
     show(b)
+
+# %% ../nbs/09e_browser.ipynb #09e-br-042
+def picture(b: "Browser") -> bytes: # PNG
+    "The pictures that the widget shows, two by two; nothing where it shows none."
+    shown = [p.value for p, pair in zip(b.controls.pictures, b.grid.children) if pair.layout.display != "none" and p.value]
+    drawn = [cv2.imdecode(np.frombuffer(p, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] for p in shown]
+    return to_png(np.vstack([np.hstack(drawn[k:k + 2]) for k in range(0, len(drawn), 2)])) if drawn else b""
 
 # %% ../nbs/09e_browser.ipynb #09e-br-027
 class Browser:
@@ -189,15 +201,11 @@ class Browser:
         for button, value in ((c.every, True), (c.none, False)): button.on_click(lambda _, value=value: paint(self, value))
         list_frames(self)
 
+    def __repr__(self) -> str: return f"{type(self).__name__} of {len(self.judged.ids)} frames"
+
     def _repr_mimebundle_(self, **kwargs) -> dict:
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
-        return {"application/vnd.jupyter.widget-view+json": view, "image/png": b64encode(self.picture()).decode(), "text/plain": repr(self)}
-
-    def picture(self) -> bytes: # PNG
-        "The pictures that the widget shows, two by two."
-        shown = [p.value for p, pair in zip(self.controls.pictures, self.grid.children) if pair.layout.display != "none" and p.value]
-        drawn = [cv2.imdecode(np.frombuffer(p, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] for p in shown]
-        return to_png(np.vstack([np.hstack(drawn[k:k + 2]) for k in range(0, len(drawn), 2)])) if drawn else b""
+        return {"application/vnd.jupyter.widget-view+json": view, "image/png": b64encode(picture(self)).decode(), "text/plain": repr(self)}
 
 # %% ../nbs/09e_browser.ipynb #09e-br-028
 def browse(run: Run | str | Path) -> Browser: # an evaluated run or its folder

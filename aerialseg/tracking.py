@@ -31,7 +31,8 @@ def need_trackers(recipe: Recipe, find: Callable = importlib.util.find_spec) -> 
     "`AerialsegError` if a tracker's package is not installed."
     for name in tracker_names(recipe):
         if find(name) is None:
-            raise AerialsegError(f"setting trackers={recipe.trackers}: the package {name} is not installed: pip install {name}, or set trackers=tensorboard")
+            raise AerialsegError(f"setting trackers={recipe.trackers}: the package {name} is not installed: "
+                                 f"pip install {name}, or set trackers=tensorboard")
 
 # %% ../nbs/07g_tracking.ipynb #07g-tr-011
 KEPT = ("mean_dice", "miou", "valid_loss")
@@ -112,7 +113,8 @@ def start_trackers(t: Trainer) -> None:
     a.log_with = [TensorBoard(t.run, t.epoch) if n == "tensorboard" else n for n in names]
     try: a.init_trackers("aerialseg", hyper_parameters(t.recipe), tracker_options(t.run, ids))
     except Exception as e:      # each has errors of its own
-        raise AerialsegError(f"setting trackers={t.recipe.trackers}: one of them does not start ({one_line(e, 300)}): see to it, or leave it out") from e
+        raise AerialsegError(f"setting trackers={t.recipe.trackers}: one of them does not start ({one_line(e, 300)}): "
+                             "see to it, or leave it out") from e
     if a.is_main_process and (ids := tracker_ids(a.trackers)): save_json(ids, path)
 
 def or_without(t: Trainer, tracker: GeneralTracker, what: Callable[[], None]) -> None:
