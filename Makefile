@@ -32,7 +32,7 @@ test: .venv/.ready
 	$(BIN)/python tests/gates.py
 
 lab: .venv/.ready
-	$(BIN)/jupyter lab --notebook-dir=nbs
+	$(BIN)/jupyter lab --config=lab/config.py
 
 docs: .venv/.ready
 	$(BIN)/python docs/build.py

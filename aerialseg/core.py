@@ -229,7 +229,7 @@ def save_classes(taxonomy: Taxonomy, path: str | Path) -> None:
     save_table(pd.DataFrame(columns), path)
 
 # %% ../nbs/00_core.ipynb #00-cor-030
-WHERE = ("device", "engine", "workers", "cache_gb", "checkpointing")  # settings that only say where and how a run computes, not what
+WHERE = ("device", "engine", "workers", "cache_gb", "checkpointing", "trackers")  # settings that only say where and how a run computes, not what
 
 @dataclass(frozen=True)
 class Recipe:
@@ -283,6 +283,7 @@ class Recipe:
     workers: int = -1                 # loader processes; -1: chosen for the machine
     cache_gb: float = 8.0             # largest size of the decoded frames kept on disk; 0: none
     channels_last: bool = True
+    trackers: str = "tensorboard"     # who is told how the training goes, such as tensorboard,mlflow: 07g_tracking; none
     checkpointing: bool = False       # keep only what enters each block, compute the rest again: less memory, more time
     # prediction
     tile: int = 512                   # frames larger than this are predicted in tiles
@@ -304,6 +305,7 @@ LIMITS = { # setting: its choices, or its lowest and highest value
     "taxonomy": ("auto", *TAXONOMIES), "split": ("random", "group"), "view": ("resize", "crop"), "augmentation": ("none", "source", "strong"),
     "weights": ("imagenet", "none"), "optimizer": ("adam", "adamw"), "schedule": ("onecycle", "constant"),
     "monitor": ("mean_dice", "miou", "valid_loss"), "precision": ("auto", "fp32", "bf16", "fp16"), "engine": ("auto", "torch", "onnx"),
+    "trackers": ("none", "tensorboard", "mlflow", "wandb", "aim", "clearml", "comet_ml", "dvclive", "swanlab", "trackio"),
     "tta": ("none", "flip", "d4"), "rle_order": ("row", "column"), "rle_size": ("native", "resized"),
     "seed": (0, 2**31 - 1), "flights": (3, 10_000), "frames": (1, 10_000), "scene_height": (32, 4096),
     "scene_width": (32, 4096), "valid_share": (0.01, 0.9), "height": (32, 8192), "width": (32, 8192),
@@ -327,7 +329,7 @@ def check_setting(name: str, value) -> None:
         raise AerialsegError(f"setting {name}={shown(value)} must be of type {want.__name__}, as in {name}={defaults[name]!r}")
     if limits is None: return
     if isinstance(limits[0], str):
-        if value not in limits: raise AerialsegError(f"setting {name}={shown(value)} must be one of {', '.join(limits)}")
+        if not set(value.split(",") if name == "trackers" else [value]) <= set(limits): raise AerialsegError(f"setting {name}={shown(value)} must be one of {', '.join(limits)}")
     elif not all(limits[0] <= v <= limits[1] for v in values):
         raise AerialsegError(f"setting {name}={shown(value)} must lie between {limits[0]} and {limits[1]}")
 

@@ -25,6 +25,7 @@ from .expected import check_expected, expected_lines
 from .folder import open_folder
 from .manifest import begin_manifest, data_files, write_manifest
 from .report import make_report
+from .tracking import how_to_look, need_trackers
 
 # %% ../nbs/11_runner.ipynb #11-run-007
 def notebooks_folder() -> Path:
@@ -66,9 +67,11 @@ def check_ran(nb: nbformat.NotebookNode, run: Run, name: str) -> None:
         raise AerialsegError(f"{name} was asked to work on «{asked}» but says «{said}»: it must call open_run(run)")
 
 def collapse(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    "Keep of every progress bar what a terminal would show at the end; drop streams that end up empty."
+    "Keep of every progress bar what a terminal would show at the end, of a widget its picture; drop streams that end up empty."
+    nb.metadata.pop("widgets", None)      # buttons die with their kernel; their picture stays
     for c in nb.cells:
         if "outputs" not in c: continue
+        for o in c.outputs: o.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
         joined = []
         for o in c.outputs:      # a bar arrives in pieces: join them before looking for what was overwritten
             same = joined and o.output_type == "stream" == joined[-1].output_type and o.name == joined[-1].name
@@ -140,6 +143,7 @@ def asked_for(profile: str, data: str, name: str, settings: dict, runs: str | Pa
     if Path(name).name != name or name.startswith("."):
         raise AerialsegError(f"the name {name!r} is not a plain folder name: give one like my-run")
     recipe = make_recipe(profile, **settings, **({"data": data} if data else {}))
+    need_trackers(recipe)
     if data: open_folder(data, recipe.taxonomy)         # says what is wrong with it
     return Run(Path(runs) / name, recipe)
 
@@ -223,4 +227,4 @@ def run_notebooks(run: Run, parameters: dict[Path, dict], say=print, live: bool 
         say(f"[{k:2d}/{len(paths)}] {path.stem:18s} {done[path.stem]['seconds']:6.1f} s")
     write_manifest(run, {n: d["seconds"] for n, d in done.items()})
     make_report(run)
-    for line in expected_lines(check_expected(run)): say(line)
+    for line in (*expected_lines(check_expected(run)), *how_to_look(run)): say(line)

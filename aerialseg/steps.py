@@ -52,7 +52,6 @@ class Trainer:
         be_repeatable(self.device)
         keep_memory()
         self.accelerator = Accelerator(mixed_precision=pick_precision(r, self.device), cpu=self.device == "cpu",
-            log_with="tensorboard",
             project_config=ProjectConfiguration(project_dir=str(run.folder), logging_dir=str(run.folder)))
         model = self.network()
         if r.checkpointing: checkpoint_blocks(model)

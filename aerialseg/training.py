@@ -26,6 +26,7 @@ from .metrics import class_iou, count_table, mean_dice, miou
 from .model import save_model
 from .prediction import predict_probs
 from .steps import Trainer, gradients_in_memory, update, windows
+from .tracking import end_trackers, log_epoch, start_trackers
 from .viz import save_figure
 
 # %% ../nbs/08_training.ipynb #08-tra-018
@@ -140,9 +141,9 @@ def fit(t: Trainer) -> None:
             t.epoch += 1
             t.history.append(row)
             if not t.accelerator.is_main_process: continue         # only one process writes
+            log_epoch(t, row)
             save_checkpoint(t)
             save_table(pd.DataFrame(t.history), t.run / "history.csv")
-            t.accelerator.log({k: v for k, v in row.items() if np.isfinite(v)}, step=t.epoch)
 
 # %% ../nbs/08_training.ipynb #08-tra-033
 def train(
@@ -153,10 +154,9 @@ def train(
     t = trainer(run)
     if load_checkpoint(t) and t.accelerator.is_main_process:      # it may have been killed between this file and the next: the checkpoint knows more
         save_table(pd.DataFrame(t.history), run / "history.csv")
-    told = ("profile", "arch", "encoder", "lr", "batch", "height", "width", "augmentation")
-    t.accelerator.init_trackers("tensorboard", {k: getattr(run.recipe, k) for k in told})
+    start_trackers(t)
     fit(t)
-    t.accelerator.end_training()
+    end_trackers(t)
     if not t.accelerator.is_main_process: return pd.DataFrame(t.history)
     history = load_table(run / "history.csv")
     for name, draw in CURVES.items():
