@@ -58,7 +58,7 @@ def choose_frames(ids: list[str], dice: np.ndarray, kept: int = KEPT, ends: int 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     "All arrays of an `.npz` file; `AerialsegError` for what is broken, holds Python objects or unpacks to more than 1 GiB."
     try:
-        with ZipFile(check_file(path)) as archive: size = sum(i.file_size for i in archive.infolist())
+        with ZipFile(check_file(path, 2**30)) as archive: size = sum(i.file_size for i in archive.infolist())
         if size > 2**30: raise ValueError(f"{size >> 20:,} MiB when unpacked")
         with np.load(path, allow_pickle=False) as f: return {name: f[name] for name in f.files if isinstance(f[name], np.ndarray)}
     except (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, SyntaxError, BadZipFile, tokenize.TokenError, zlib.error) as e:

@@ -189,8 +189,9 @@ def provenance(run: Run, manifest: dict | None) -> list[tuple[str, dict]]:
     "The recipe, and the manifest's tables."
     parts = ("data", "code", "packages", "machine", "cost", "seconds", "outputs")
     titles = {"seconds": "Seconds of each notebook", "outputs": "Files of the run and their SHA-256"}
-    tables = [(titles.get(k, k.capitalize()), dict(manifest[k])) for k in parts if manifest.get(k)] if manifest else []
-    return [("Recipe", vars(run.recipe))] + tables
+    plain = lambda v: ", ".join(map(str, v)) or "none" if isinstance(v, (list, tuple)) else "none" if v in (None, "") else v
+    tables = [("Recipe", vars(run.recipe))] + [(titles.get(k, k.capitalize()), manifest[k]) for k in parts if manifest and manifest.get(k)]
+    return [(title, {k: plain(v) for k, v in table.items()}) for title, table in tables]
 
 # %% ../nbs/10c_report.ipynb #10c-re-033
 def report_context(run: Run) -> dict:
