@@ -16,6 +16,7 @@ setup(
     long_description=(here / "README.md").read_text(encoding="utf-8"), long_description_content_type="text/markdown",
     author=meta["author"], license=meta["license"], keywords=meta["keywords"].split(),
     python_requires=">=" + meta["min_python"], packages=find_packages(include=["aerialseg*"]),
+    package_data={"aerialseg": ["templates/*"]},
     install_requires=meta["requirements"].split(), extras_require=extras,
     entry_points={"console_scripts": [meta["console_scripts"]]},
 )

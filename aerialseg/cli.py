@@ -101,10 +101,15 @@ def verify(
 def compare(
     a: Annotated[Path, typer.Argument(help="a run")],
     b: Annotated[Path, typer.Argument(help="another run")],
+    report: Annotated[Path | None, typer.Option(help="also write both runs as one HTML page, such as compare.html")] = None,
 ) -> None:
     """Put two runs side by side: what differs in recipe, data and environment, and the difference of their scores.
 
-    Example:  aerialseg compare runs/demo runs/mine
+    Examples:
+
+      aerialseg compare runs/demo runs/mine
+
+      aerialseg compare runs/demo runs/mine --report compare.html
     """
     from aerialseg.compare import compare_origins, compare_scores
     from aerialseg.core import open_run
@@ -112,6 +117,9 @@ def compare(
     for r in compare_scores(a, b).itertuples():
         sure = f"95 % interval {r.low:+.4f} to {r.high:+.4f}" if r.low == r.low else "no interval: all in one group"
         print(f"{r.score:10s} {r.a:.4f} | {r.b:.4f}   difference {r.difference:+.4f}, {sure}; {r.frames} frames")
+    if report:
+        from aerialseg.compare_report import make_compare_report
+        print(f"\nLook at {make_compare_report(open_run(a), open_run(b), report)} (in a browser)")
 
 # %% ../nbs/11c_cli.ipynb #11b-cl-904
 @app.command()

@@ -194,6 +194,7 @@ def make_split(run: Run) -> pd.DataFrame:
     both = set(split.group[split.split == "train"]) & set(split.group[split.split == "valid"])
     save_json({"frames": {"train": len(folder.train), "test": len(folder.test)}, "found": counts,
                "split": {"kind": run.recipe.split, **split.split.value_counts().to_dict(), "groups": split.group.nunique(),
-                         "groups_on_both_sides": len(both), "near_duplicates_across": len(leaks)}}, run / "audit.json")
+                         "groups_on_both_sides": len(both), "near_duplicates_across": len(leaks)},
+               "leaks": leaks.sort_values(["distance", "a", "b"]).head(20).values.tolist()}, run / "audit.json")
     save_table(split, run / "split.csv")
     return split

@@ -23,12 +23,12 @@ from .core import (IGNORE_INDEX, AerialsegError, Recipe, Run, atomic_path, be_re
                             progress, save_json)
 from .engine import with_engine
 from .folder import DataFolder, open_folder
+from .gallery import pack, save_gallery, small, unpack
 from .metrics import bootstrap, count_table, counts_of, image_dice, mean_dice, miou, score_table
 from .model import load_model
 from .prediction import label_map, predict_probs, view_probs
 from .presence import Ranks, apply_presence, fit_presence, frame_ranks, gone_classes, presence_counts, presence_gains
 from .scenes import colour_floor
-from .viz import thumbnail
 
 _all_ = ["boundary_f", "reliability", "fit_temperature", "apply_presence", "fit_presence"]  # one import for users
 
@@ -39,10 +39,13 @@ class Seen:
     ImageID: str
     ranks: Ranks             # confusion matrix, and what presence thresholds need
     boundary: np.ndarray     # (C,4) outline counts
-    sketch: np.ndarray       # (h,w) small copy of the prediction
+    packed: bytes            # a small copy of the prediction, as PNG
     probs: np.ndarray        # (P,C) float16, a sample of pixels
     labels: np.ndarray       # (P,) their true ids
     other: np.ndarray | None # (C,3) counts with the other kind of TTA, where it was tried
+
+    @property
+    def sketch(self) -> np.ndarray: return unpack(self.packed)       # (h,w)
 
 def see_frame(ImageID: str, probs: np.ndarray, other: np.ndarray | None, mask: np.ndarray, pixels: int) -> Seen:
     "Boil probabilities (C,H,W), those with the other kind of TTA, and a mask (H,W) down."
@@ -50,7 +53,7 @@ def see_frame(ImageID: str, probs: np.ndarray, other: np.ndarray | None, mask: n
     scored = np.flatnonzero(mask.ravel() != IGNORE_INDEX)
     picked = scored[:: max(1, len(scored) // pixels)]
     return Seen(ImageID, frame_ranks(probs, mask), boundary_counts(pred, mask, n, boundary_width(*mask.shape)),
-                thumbnail(pred, 360), probs.reshape(n, -1)[:, picked].T.astype(np.float16), mask.ravel()[picked],
+                pack(small(pred)), probs.reshape(n, -1)[:, picked].T.astype(np.float16), mask.ravel()[picked],
                 None if other is None else count_table(other.argmax(0).astype(np.uint8), mask, n))
 
 # %% ../nbs/09_evaluation.ipynb #09-eva-011
@@ -166,7 +169,7 @@ def seen_ground(folder: DataFolder, recipe: Recipe, ids: Iterable[str]) -> dict:
 
 # %% ../nbs/09_evaluation.ipynb #09-eva-022
 def evaluate(run: Run) -> Evaluation:
-    "Predict the validation frames; write counts.npz, metrics.json and postprocess.json."
+    "Predict the validation frames; write counts.npz, metrics.json, postprocess.json and gallery.npz."
     folder, split = open_folder(run.data, run.recipe.taxonomy), load_table(run / "split.csv", ["ImageID", "split", "group"])
     valid = split[split.split == "valid"]
     if not len(valid):
@@ -185,6 +188,7 @@ def evaluate(run: Run) -> Evaluation:
     save_json(metrics, run / "metrics.json")
     save_json({"temperature": metrics["calibration"]["temperature"],
                "presence": learned["thresholds"] if learned["applied"] else {}, **seen_ground(folder, run.recipe, train)}, run / "postprocess.json")
+    save_gallery(run, folder, list(valid.ImageID), image_dice(ev.counts).mean(1), [f.packed for f in frames])
     return ev
 
 # %% ../nbs/09_evaluation.ipynb #09-eva-054

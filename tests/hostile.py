@@ -286,6 +286,14 @@ def report(w):
     make_report(Run(w / "run", load_recipe(w / "run/recipe.json")))
 
 
+def both(w):
+    "The run and itself on one page."
+    from aerialseg.compare_report import make_compare_report
+    from aerialseg.core import Run, load_recipe
+    run = Run(w / "run", load_recipe(w / "run/recipe.json"))
+    make_compare_report(run, run, w / "compare.html")
+
+
 def resume(w):
     "Training from a checkpoint that is not ours."
     from aerialseg.core import AerialsegError, one_line
@@ -738,6 +746,49 @@ for what in ("empty", "a header only", "another header", "UTF-16", "binary", "NU
 add("reports", "split.csv with strangers", write("run/split.csv", "ImageID,split,group\n../../x,valid,1\na,train,2\n"),
     evaluation, "../../x")
 for name in ("metrics.json", "history.csv"): no_files("reports", f"run/{name}", report)
+for name, drive in (("gallery.npz", report), ("counts.npz", report), ("gallery.npz", both), ("counts.npz", both)):
+    damage("reports" if drive is report else "comparisons", f"run/{name}", drive, 4, 6)
+    no_files("reports" if drive is report else "comparisons", f"run/{name}", drive)
+
+
+def arrays(name, **changed):
+    "Other arrays in an archive of the run: bytes, or what a function of (what was there, NumPy) makes; None removes."
+    def harm(w):
+        import numpy as np
+        with np.load(w / name) as f: found = dict(f)
+        for k, v in changed.items(): found[k] = v(found.get(k), np) if callable(v) else v if v is None else np.frombuffer(v, np.uint8)
+        np.savez(w / name, **{k: v for k, v in found.items() if v is not None})
+    return harm
+
+
+def shaped(*shape):
+    "An archive whose array claims a shape that its bytes don't have."
+    def harm(w):
+        import zipfile
+        head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape!r}, }}".encode().ljust(117) + b"\n"
+        with zipfile.ZipFile(w / "run/gallery.npz", "w") as z: z.writestr("ImageID.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + b"x")
+    return harm
+
+
+def endless(w):
+    import numpy as np
+    np.savez_compressed(w / "run/gallery.npz", ImageID=np.zeros(2**30 + 1, np.uint8))
+
+
+for what, harm in {"no picture": arrays("run/gallery.npz", image_0=None), "a picture of text": arrays("run/gallery.npz", pred_0=b"<svg>"),
+    "a picture of another size": arrays("run/gallery.npz", pred_0=png(3, 3, grey(3, 3))),
+    "a mask that claims 10000 by 11000": arrays("run/gallery.npz", mask_0=png(10000, 11000, zeros(9))),
+    "names that are numbers": arrays("run/gallery.npz", ImageID=lambda _, np: np.arange(1)),
+    "objects": arrays("run/gallery.npz", ImageID=lambda _, np: np.array([{}], object)),
+    "scores that are text": arrays("run/gallery.npz", dice=lambda _, np: np.array(["x"])),
+    "endless names": arrays("run/gallery.npz", ImageID=lambda _, np: np.array(["<" * 10**6])),
+    "an array without end": shaped(10**15), "an array of 100 GB": shaped(10**11), "a negative array": shaped(-1), "zeros without end": endless}.items():
+    add("reports", f"gallery.npz: {what}", harm, report)
+none = {k: lambda v, _: v[:0] for k in ("ImageID", "group", "counts", "confusion")}
+for what, harm in {"other shapes": arrays("run/counts.npz", counts=lambda _, np: np.zeros((2, 2))), "no groups": arrays("run/counts.npz", group=None),
+    "counts that are text": arrays("run/counts.npz", counts=lambda c, _: c.astype(str)), "no frames": arrays("run/counts.npz", **none),
+    "not numbers": arrays("run/counts.npz", counts=lambda c, np: c * np.nan), "other classes": arrays("run/counts.npz", classes=lambda c, _: c[::-1])}.items():
+    for drive, family in ((report, "reports"), (both, "comparisons")): add(family, f"counts.npz: {what}", harm, drive)
 
 add("commands", "audit", lambda w: None, command("audit", "data"), "ok")
 add("commands", "audit of broken pictures", write(IMAGE, b"x"), command("audit", "data"), "faults")
@@ -775,9 +826,10 @@ def good_files(w):
     import torch
     from dataclasses import asdict
     from PIL import Image
-    from aerialseg.core import LANDCOVER12, make_recipe, save_classes, save_json
+    from aerialseg.core import LANDCOVER12, Run, make_recipe, save_classes, save_json
     from aerialseg.folder import open_folder
-    from aerialseg.metrics import score_table
+    from aerialseg.gallery import pack, save_gallery
+    from aerialseg.metrics import counts_of, score_table
     from aerialseg.model import SmallUNet, save_model
     from aerialseg.submission import write_rows
     for sub in ("data/imgs/imgs", "data/masks/masks", "run/figures"): (w / sub).mkdir(parents=True)
@@ -800,11 +852,14 @@ def good_files(w):
     save_json({"temperature": 1.0, "presence": dict.fromkeys(LANDCOVER12.names, 0.01)}, w / POST)
     counts = rng.integers(1, 99, (3, 12, 3))
     save_json(score_table(counts, LANDCOVER12, np.array(["1", "2", "3"])), w / "run/metrics.json")
+    seen = rng.integers(1, 99, (1, 12, 12))
+    np.savez(w / "run/counts.npz", ImageID=np.array(["b"]), group=np.array(["2"]), classes=np.array(LANDCOVER12.names), counts=counts_of(seen), confusion=seen)
     save_json({"split": {"kind": "group", "train": 2}}, w / "run/audit.json")
     save_json({"data": {"files": 4}, "machine": {"cpu": "x"}, "packages": {}, "code": {}, "seconds": {}},
     w / "run/manifest.json")
     (w / "run/history.csv").write_text("epoch,miou\n1,0.1\n2,0.2\n3,0.3\n")
     (w / "run/split.csv").write_text("ImageID,split,group,background_ratio\na,train,1,0.1\nb,valid,2,0.1\nc,train,3,0.1\n")
+    save_gallery(Run(w / "run", settings), open_folder(w / "data"), ["b"], np.array([.5]), [pack(np.zeros((64, 80), np.uint8))])
     write_rows(w / SUB, open_folder(w / "data"), lambda image: np.repeat([[0], [3]], 32, 0) @ np.ones((1, 80),
     np.uint8))
 
@@ -894,7 +949,7 @@ def main(base, only=()):
     "TQDM_DISABLE": "1"}
     import torch
     torch.set_num_threads(1)
-    for name in ("cli", "evaluation", "loading", "report", "runner", "submission", "training"):
+    for name in ("cli", "compare_report", "evaluation", "loading", "report", "runner", "submission", "training"):
         importlib.import_module(f"aerialseg.{name}")
     for sub in ("cwd", "outside", "good"): (base / sub).mkdir(parents=True)
     good_files(base / "good")

@@ -112,6 +112,7 @@ KILLS = [  # (n-th event, seconds later, event), in the order of a run
     (1, 0, before("/last.pt")), (2, 0, after("last.pt")), (1, 0, before("/curve_loss.png")), (1, 0, before("/08_training.ipynb")),
     # evaluation
     (2, 0, r"^open \S+/masks/\d+\.png r"), (1, 0, before("/counts.npz")), (1, 0, before("/metrics.json")), (1, 0, before("/postprocess.json")),
+    (1, 0, before("/gallery.npz")), (2, 0, after("gallery.npz")),
     (1, 0, before("/09_evaluation.ipynb")),
     (1, 0, before("/eval_toy.png")),
     # submission, manifest (written at every start, too), report

@@ -9,11 +9,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 import hostile
 from aerialseg.core import LANDCOVER12, create_run, load_table, make_recipe, save_json, save_table
+from aerialseg.gallery import pack
+from aerialseg.metrics import counts_of
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +52,11 @@ class Structure(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, *sorted(name for name, _ in attrs)))
+        numbers, at = r"\[([\d.e-]+|null)?(, ([\d.e-]+|null))*\]", r"[\d.]+%"
         for name, value in attrs:
-            fine = {"style": r"(left:[\d.]+%(;width:[\d.]+%)?|background:#[0-9a-f]{6}|color:var\(--soft\))", "href": r"notebooks/[\w%.-]+",
-                    "src": r"data:image/png;base64,[\w+/=]+"}
+            fine = {"style": rf"left:{at}(;width:{at})?|bottom:{at}|--s:[\d.]+|background:#[0-9a-f]{{6}}", "href": r"#[a-z]+", "stroke": "#[0-9a-f]{6}",
+                    "src": r"data:image/(png|webp);base64,[\w+/=]+", "d": r"[\d. MLHh-]*", "data-values": numbers, "data-xs": numbers, "data-places": numbers,
+                    "data-curve": r"\d+", "value": r"[\d.]+", "max": r"\d+", "width": r"\d+", "height": r"\d+", "id": r"[a-z]+\d?(-title)?"}
             if name.startswith("on") or name in fine and not re.fullmatch(fine[name], value): self.odd.append((tag, name, value))
 
 
@@ -63,9 +68,18 @@ def run_named(folder, words):
     score = {"value": 0.5, "interval": [0.4, 0.6], "definition": word()}
     share = {"iou": 0.1, "dice": 0.2, "pixel_share": 0.3, "image_share": 0.4}
     save_json({"scores": dict.fromkeys(("mean_dice", "miou", "pixel_acc"), score), "floors": {"all_empty": 0.1, "all_majority": 0.2}, "images": 3,
-               "groups": 2, "classes": {n: share for n in names}, "absent": names[:2], "presence": {"applied": False}}, run / "metrics.json")
+               "groups": 2, "classes": {n: share for n in names}, "absent": names[:2], "presence": {"applied": False},
+               "confusion": [[1 + (a == 0)] * len(set(names)) for a in range(len(set(names)))]}, run / "metrics.json")
+    save_table(pd.DataFrame({"epoch": [1, 2], "miou": [.1, .2]} | {f"iou_{n}": [.1, .2] for n in names}), run / "history.csv")
+    ids, small = [word() for _ in range(2)], np.arange(12, dtype=np.uint8).reshape(3, 4) % 4
+    seen = np.tile(np.arange(16).reshape(4, 4), (2, 1, 1))
+    np.savez(run / "counts.npz", ImageID=np.array(ids), group=np.array([word(), word()]), classes=np.array(names), counts=counts_of(seen), confusion=seen)
+    pictures = {f"{what}_{k}": np.frombuffer(pack(small if what != "image" else np.dstack([small] * 3)), np.uint8) for what in ("image", "mask", "pred") for k in range(2)}
+    np.savez(run / "gallery.npz", ImageID=np.array(ids), dice=np.array([.1, .2]), **pictures)
+    save_table(pd.DataFrame({"ImageID": ids, "split": ["train", "valid"], "group": [word(), word()], "background_ratio": [.1, .5]}), run / "split.csv")
     save_json({"taxonomy": {"name": word(), "names": names, "colours": [word() for _ in names]}}, run / "model/aerialseg.json")
-    save_json({"split": {"kind": word(), word(): 1, "near_duplicates_across": 3}}, run / "audit.json")
+    save_json({"split": {"kind": word(), word(): 1, "near_duplicates_across": 3}, "found": {word(): 1},
+               "leaks": [[word(), word(), 3]]}, run / "audit.json")
     save_json({"data": {"files": 3, "folder": word()}, "machine": {"cpu": word(), word(): 1}, "packages": {word(): word()}, "code": {"commit": word()},
                "seconds": {word(): 1.0}}, run / "manifest.json")
     for what in range(2): Image.new("RGB", (2, 2)).save(run.figure(f"eval_{word()}"), "PNG")
@@ -85,8 +99,20 @@ def test_the_report_shows_names_as_text(tmp_path):
     got = Structure(page)
     assert not want.odd and not got.odd
     assert got.tags == want.tags                    # not one tag, not one attribute more
-    assert "49" not in re.sub(r"<style>.*?</style>", "", page, flags=re.S).split("Provenance")[1] and "{{ 7*7 }}" in page
+    assert "49" not in re.sub(r"<style>.*?</style>", "", page, flags=re.S).split("<h2>Manifest")[1] and "{{ 7*7 }}" in page
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:|//|javascript:)", page)
+
+
+def test_two_runs_on_one_page_show_names_as_text(tmp_path):
+    from aerialseg.compare_report import make_compare_report
+    found = []
+    for kind, words in (("plain", [f"word{k}" for k in range(10)]), ("nasty", NASTY)):
+        a, b = run_named(tmp_path / kind / "a", words), run_named(tmp_path / kind / "b", words)
+        (tmp_path / kind / "pages").mkdir()
+        with np.load(b / "counts.npz") as f: counts = dict(f)
+        np.savez(b / "counts.npz", **counts | {"counts": counts["counts"] + [[[0, 5, 0]], [[0, 0, 7]]]})
+        found.append(Structure(make_compare_report(a, b, tmp_path / kind / "pages/compare.html").read_text()))
+    assert not found[0].odd and not found[1].odd and found[0].tags == found[1].tags and ("article", "class") in found[0].tags
 
 
 def test_a_linked_figure_is_not_shown(tmp_path):

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 CONTRACT = ["recipe.json", "split.csv", "audit.json", "history.csv", "checkpoint/last.pt", "model/config.json",
-            "model/model.safetensors", "counts.npz", "metrics.json", "submission.csv", "report.html", "manifest.json"]
+            "model/model.safetensors", "counts.npz", "metrics.json", "gallery.npz", "submission.csv", "report.html", "manifest.json"]
 
 
 @pytest.fixture(scope="module")
