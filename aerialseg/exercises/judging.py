@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['check_08b_calibration_1', 'check_08b_calibration_2', 'check_08c_presence_1', 'check_08c_presence_2',
-           'check_09_evaluation_1', 'check_09_evaluation_2', 'check_09b_rle_1', 'check_09b_rle_2', 'check_09b_rle_3',
-           'check_09c_pictures_1', 'check_10_submission_1', 'check_10_submission_2']
+           'check_08d_gallery_1', 'check_09_evaluation_1', 'check_09_evaluation_2', 'check_09b_rle_1',
+           'check_09b_rle_2', 'check_09b_rle_3', 'check_09c_pictures_1', 'check_09d_frames_1', 'check_09e_browser_1',
+           'check_09f_page_1', 'check_09g_advice_1', 'check_10_submission_1', 'check_10_submission_2']
 
 # %% ../../nbs/exercises/45_judging.ipynb #45-ju-003
 import numpy as np
@@ -15,6 +16,7 @@ from ..evaluation import mean_interval
 from .asking import agrees, exercise, is_close
 from ..presence import apply_presence
 from ..rle import mask_to_rle, rle_to_mask
+from ..gallery import ENDS, KEPT
 
 # %% ../../nbs/exercises/45_judging.ipynb #45-ju-005
 @exercise("08b_calibration", 1)
@@ -47,6 +49,12 @@ def check_08c_presence_2(answer):
     cases = [(rng.dirichlet(a, (8, 9)).transpose(2, 0, 1), rng.uniform(0, .4, 4)) for a in ([.5] * 4, [3, 1, .3, .3], [.3, .3, 1, 3],
                                                                                             [1, 1, 1, .2]) for _ in range(3)]
     agrees(answer, apply_presence, cases, "shares come from plain argmax; then take the argmax again without the classes that go")
+
+# %% ../../nbs/exercises/45_judging.ipynb #45-ju-900
+@exercise("08d_gallery", 1)
+def check_08d_gallery_1(answer):
+    "So a report shows the ends whole, and of the middle what is enough to know it."
+    is_close(answer, (KEPT - 2 * ENDS) / (1000 - 2 * ENDS), "the ends are neither in the sample nor in what it is drawn from", .005)
 
 # %% ../../nbs/exercises/45_judging.ipynb #45-ju-011
 @exercise("09_evaluation", 1)
@@ -101,6 +109,45 @@ def check_09c_pictures_1(answer):
             dealt = sorted(p for part in parts for p in part)
             assert dealt == list(range(n)), f"of {n} pictures for {processes} processes some are missing or done twice"
             assert max(map(len, parts)) - min(map(len, parts)) <= 1, f"{n} pictures are dealt as {[len(p) for p in parts]}"
+
+# %% ../../nbs/exercises/45_judging.ipynb #45-ju-902
+@exercise("09d_frames", 1)
+def check_09d_frames_1(answer):
+    "Each such pixel costs a whole class in the competition's mean Dice."
+    rng = np.random.default_rng(0)
+    cases = [(np.array([[3, 1, 0], [0, 0, 0], [2, 4, 5]]),)]
+    for _ in range(5):
+        m = rng.integers(0, 9, (5, 5))
+        m[rng.random(5) < .4] = 0
+        cases.append((m,))
+    slow = lambda m: sum(int(m[r][c]) for c in range(len(m)) if not any(m[c]) for r in range(len(m)))
+    agrees(answer, slow, cases, "a class that is not in the frame has an empty row; its column says who was taken for it")
+
+# %% ../../nbs/exercises/45_judging.ipynb #45-ju-904
+@exercise("09e_browser", 1)
+def check_09e_browser_1(answer):
+    "The diagonal is what is found of each class."
+    rng = np.random.default_rng(0)
+    cases = [(np.array([[3, 1], [0, 0]]),), (np.eye(3, dtype=int),)] + [(rng.integers(0, 9, (4, 4)) * (rng.random((4, 1)) < .7),) for _ in range(4)]
+    slow = lambda m: [[x / sum(row) if sum(row) else 0 for x in row] for row in m.tolist()]
+    agrees(answer, slow, cases, "divide each row by its sum, and mind the empty ones")
+
+# %% ../../nbs/exercises/45_judging.ipynb #45-ju-906
+@exercise("09f_page", 1)
+def check_09f_page_1(answer):
+    "That is all there is to a curve."
+    rng = np.random.default_rng(0)
+    slow = lambda v: [[100 * k / (len(v) - 1), 50 - 50 * y] for k, y in enumerate(v)]
+    agrees(answer, slow, [([0, 1],), ([.5, .5, 1.],), (rng.random(7).tolist(),)], "x goes from 0 to 100 in even steps, and the value 1 has y = 0")
+
+# %% ../../nbs/exercises/45_judging.ipynb #45-ju-908
+@exercise("09g_advice", 1)
+def check_09g_advice_1(answer):
+    "Look at the frames behind it first."
+    rng = np.random.default_rng(0)
+    def slow(m): return max(((r, c) for r in range(len(m)) for c in range(len(m)) if r != c), key=lambda rc: m[rc])
+    cases = [(rng.permutation(25).reshape(5, 5) + 100 * np.eye(5, dtype=int),) for _ in range(4)] + [(np.array([[9, 1], [5, 0]]),)]
+    agrees(answer, slow, cases, "the diagonal is no mistake, however large")
 
 # %% ../../nbs/exercises/45_judging.ipynb #45-ju-020
 @exercise("10_submission", 1)

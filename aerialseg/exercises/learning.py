@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['check_07_metrics_1', 'check_07_metrics_2', 'check_07_metrics_3', 'check_07b_boundary_1', 'check_07b_boundary_2',
            'check_07c_learning_1', 'check_07c_learning_2', 'check_07d_curves_1', 'check_07e_steps_1',
-           'check_07e_steps_2', 'check_07f_footprint_1', 'check_07f_footprint_2', 'check_08_training_1',
-           'check_08_training_2']
+           'check_07e_steps_2', 'check_07f_footprint_1', 'check_07f_footprint_2', 'check_07g_tracking_1',
+           'check_08_training_1', 'check_08_training_2']
 
 # %% ../../nbs/exercises/44_learning.ipynb #44-le-003
 import math
@@ -107,6 +107,14 @@ def check_07f_footprint_1(answer):
 def check_07f_footprint_2(answer):
     "A guess, which is then tried."
     is_close(answer, (8 - 1) / .25, "how much does one image add, and what is left without any?", 0)
+
+# %% ../../nbs/exercises/44_learning.ipynb #44-le-900
+@exercise("07g_tracking", 1)
+def check_07g_tracking_1(answer):
+    "It never falls, and it is what the kept model scores."
+    def slow(scores): return [max((s for s in scores[:k + 1] if s == s), default=math.nan) for k in range(len(scores))]
+    cases = [([.1, .3, .2, .4],), ([math.nan, .2, math.nan, .1],), ([math.nan],), ([-1., math.nan, -2.],)]
+    agrees(answer, slow, cases, "an epoch without a score keeps the best before it")
 
 # %% ../../nbs/exercises/44_learning.ipynb #44-le-023
 @exercise("08_training", 1)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_10a_expected_1', 'check_10b_manifest_1', 'check_10c_report_1', 'check_10d_card_1', 'check_11_runner_1',
-           'check_11a_compare_1', 'check_11b_study_1', 'check_11c_cli_1']
+           'check_11a_compare_1', 'check_11ab_compare_report_1', 'check_11b_study_1', 'check_11c_cli_1']
 
 # %% ../../nbs/exercises/46_runs.ipynb #46-ru-003
 import html, shutil, tempfile
@@ -72,6 +72,15 @@ def check_11a_compare_1(answer):
     cases = [(rng.random(5), rng.random(5)), (np.array([3., 4.]), np.array([3., 4.5])), (np.zeros(3), np.zeros(3)),
              (rng.random((2, 3)), rng.random((2, 3)))]
     agrees(answer, gap, cases, "the length of an array is the root of the sum of its squares")
+
+# %% ../../nbs/exercises/46_runs.ipynb #46-ru-900
+@exercise("11ab_compare_report", 1)
+def check_11ab_compare_report_1(answer):
+    "A mean that rises by 0.01 may be one frame that was rescued."
+    slow = lambda a, b, n: sorted(range(len(a)), key=lambda k: (-round(b[k] - a[k], 9), k))[:n]
+    rng = np.random.default_rng(0)
+    cases = [([.5, .5, .1], [.5, .9, .5], 2), ([0., 0., 0.], [0., 0., 0.], 3), (rng.integers(0, 5, 9).tolist(), rng.integers(0, 5, 9).tolist(), 4)]
+    agrees(answer, slow, cases, "a gain is after less before; a loss is no gain")
 
 # %% ../../nbs/exercises/46_runs.ipynb #46-ru-017
 @exercise("11b_study", 1)
