@@ -162,7 +162,8 @@ def disk_finding(recipe: Recipe, runs: Path, data: Path | None) -> Finding:
     if data:
         folder = open_folder(data)
         h, w = folder.size(folder.train[0])
-        cached = min(cached, 4 * h * w * len(folder.train) / GB)      # three bytes of colour and one id a pixel
+        pixels = recipe.height * recipe.width if recipe.view == "resize" else recipe.scale**2 * h * w
+        cached = min(cached, 4 * pixels * len(folder.train) / GB)      # three bytes of colour and one id a pixel
     takes = cached + 8 * weights_gb(recipe) + 0.5
     said = f"about {takes:.1f} GB for decoded frames and the run, {free:.0f} free"
     return fine("disk for the run", said) if takes < free else bad("disk for the run", said, "make room, or --no-cache decodes each time")
