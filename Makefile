@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN_ARGS ?=
+RELEASE_ARGS ?=
 
-.PHONY: help run test docs lab notebooks seeds bench clean
+.PHONY: help run test docs lab notebooks seeds bench release clean
 help:
 	@echo "make run        draw the built-in scenes, run every notebook into runs/demo/, write the report"
 	@echo "                (other data or settings: make run RUN_ARGS='--data DIR --name NAME --set epochs=3')"
@@ -13,6 +14,7 @@ help:
 	@echo "make seeds      the demo with several seeds: how far scores wander (an hour and more on two cores)"
 	@echo "make bench      time what surrounds the network, against the usual way of doing it"
 	@echo "make notebooks  run every notebook once at the tiny profile and keep its outputs"
+	@echo "make release    check versions, build, and run the tiny profile from the wheel in a new environment"
 
 .venv/.ready: settings.ini setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -49,5 +51,8 @@ bench: .venv/.ready
 notebooks: .venv/.ready
 	$(BIN)/python tests/gates.py notebooks
 
+release: .venv/.ready
+	$(BIN)/python tests/gates.py release $(RELEASE_ARGS)
+
 clean:
-	rm -rf _docs _proc build *.egg-info
+	rm -rf _docs _proc build dist *.egg-info
