@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN_ARGS ?=
 RELEASE_ARGS ?=
 
-.PHONY: help run test docs lab notebooks seeds bench release clean
+.PHONY: help run test docs lab notebooks seeds bench release hooks clean
 help:
 	@echo "make run        draw the built-in scenes, run every notebook into runs/demo/, write the report"
 	@echo "                (other data or settings: make run RUN_ARGS='--data DIR --name NAME --set epochs=3')"
@@ -14,6 +14,7 @@ help:
 	@echo "make seeds      the demo with several seeds: how far scores wander (an hour and more on two cores)"
 	@echo "make bench      time what surrounds the network, against the usual way of doing it"
 	@echo "make notebooks  run every notebook once at the tiny profile and keep its outputs"
+	@echo "make hooks      once per checkout: notebooks are cleaned when saved and when added, and merged cell by cell"
 	@echo "make release    check versions, build, and run the tiny profile from the wheel in a new environment"
 
 .venv/.ready: settings.ini setup.py pyproject.toml constraints.txt
@@ -50,6 +51,14 @@ bench: .venv/.ready
 
 notebooks: .venv/.ready
 	$(BIN)/python tests/gates.py notebooks
+
+# nbdev's own hooks, and a filter that cleans at git add; by full path, so that git finds them in any shell
+hooks: .venv/.ready
+	$(BIN)/nbdev-install-hooks
+	git config --local filter.nbdev.clean '"$(abspath $(BIN))/nbdev-clean" --stdin'
+	git config --local merge.jupyternotebook.driver '"$(abspath $(BIN))/nbdev-merge" %O %A %B %P'
+	git config --local diff.jupyternotebook.command '"$(abspath $(BIN))/nbdev-diff-driver"'
+	printf '#!/bin/sh\n"%s/nbdev-trust"\n' '$(abspath $(BIN))' > .git/hooks/post-merge
 
 release: .venv/.ready
 	$(BIN)/python tests/gates.py release $(RELEASE_ARGS)
