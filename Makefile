@@ -14,7 +14,7 @@ help:
 	@echo "make seeds      the demo with several seeds: how far scores wander (an hour and more on two cores)"
 	@echo "make bench      time what surrounds the network, against the usual way of doing it"
 	@echo "make notebooks  run every notebook once at the tiny profile and keep its outputs"
-	@echo "make hooks      once per checkout: notebooks are cleaned when saved and when added, and merged cell by cell"
+	@echo "make hooks      once per checkout: notebooks are cleaned when saved and committed, and merged cell by cell"
 	@echo "make release    check versions, build, and run the tiny profile from the wheel in a new environment"
 
 .venv/.ready: settings.ini setup.py pyproject.toml constraints.txt
@@ -52,13 +52,13 @@ bench: .venv/.ready
 notebooks: .venv/.ready
 	$(BIN)/python tests/gates.py notebooks
 
-# nbdev's own hooks, and a filter that cleans at git add; by full path, so that git finds them in any shell
+# nbdev's own hooks, and one that cleans what is committed; by full path, so that git finds the programs in any shell
 hooks: .venv/.ready
 	$(BIN)/nbdev-install-hooks
-	git config --local filter.nbdev.clean '"$(abspath $(BIN))/nbdev-clean" --stdin'
 	git config --local merge.jupyternotebook.driver '"$(abspath $(BIN))/nbdev-merge" %O %A %B %P'
 	git config --local diff.jupyternotebook.command '"$(abspath $(BIN))/nbdev-diff-driver"'
 	printf '#!/bin/sh\n"%s/nbdev-trust"\n' '$(abspath $(BIN))' > .git/hooks/post-merge
+	sed 's|@BIN@|$(abspath $(BIN))|' .githooks/pre-commit > .git/hooks/pre-commit && chmod +x .git/hooks/pre-commit .git/hooks/post-merge
 
 release: .venv/.ready
 	$(BIN)/python tests/gates.py release $(RELEASE_ARGS)
