@@ -42,11 +42,11 @@ scratch = Path(SCRATCH or tempfile.mkdtemp())        # decoded frames go here an
 def sh(*words, hours=None, allowed=(0,)):
     "Run a command, its lines as they come; after so many hours it is asked to end."
     print("$", *words, flush=True)
-    process = subprocess.Popen([str(w) for w in words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=scratch)
+    process = subprocess.Popen([str(w) for w in words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=scratch)
     timer = threading.Timer((hours or 1e5) * 3600, process.terminate)
     timer.daemon = True
     timer.start()
-    for line in process.stdout: print(line, end="", flush=True)
+    for line in process.stdout: print(line.decode(errors="replace").rsplit("\\r", 1)[-1], end="", flush=True)    # of a bar its end
     timer.cancel()
     if process.wait() not in allowed: raise SystemExit(f"{words[0]} ended with exit code {process.returncode}: see above")
     return process.returncode'''
