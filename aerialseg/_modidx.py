@@ -165,6 +165,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'aerialseg.doctor.disk_finding': ('doctor.html#disk_finding', 'aerialseg/doctor.py'),
                                   'aerialseg.doctor.faults': ('doctor.html#faults', 'aerialseg/doctor.py'),
                                   'aerialseg.doctor.fine': ('doctor.html#fine', 'aerialseg/doctor.py'),
+                                  'aerialseg.doctor.frames_of': ('doctor.html#frames_of', 'aerialseg/doctor.py'),
                                   'aerialseg.doctor.hub_answers': ('doctor.html#hub_answers', 'aerialseg/doctor.py'),
                                   'aerialseg.doctor.kaggle_client': ('doctor.html#kaggle_client', 'aerialseg/doctor.py'),
                                   'aerialseg.doctor.kaggle_findings': ('doctor.html#kaggle_findings', 'aerialseg/doctor.py'),

@@ -6,7 +6,7 @@
 __all__ = ['Finding', 'TOKEN_FILES', 'CONTEXT_GB', 'WASTE', 'TOOLS', 'fine', 'spare', 'bad', 'kernel_is_there',
            'package_findings', 'nearest', 'machine_findings', 'token_file', 'kaggle_client', 'kaggle_findings',
            'data_findings', 'weights_source', 'hub_answers', 'weights_finding', 'step_gb', 'memory_finding',
-           'disk_finding', 'weights_gb', 'profile_findings', 'diagnose', 'faults']
+           'disk_finding', 'frames_of', 'weights_gb', 'profile_findings', 'diagnose', 'faults']
 
 # %% ../nbs/10e_doctor.ipynb #10e-do-003
 import importlib.util, os, shutil, sys
@@ -158,15 +158,20 @@ def memory_finding(recipe: Recipe, has_gb: float, gpu: bool, precision: str = "f
 # %% ../nbs/10e_doctor.ipynb #10e-do-025
 def disk_finding(recipe: Recipe, runs: Path, data: Path | None) -> Finding:
     "Whether the disk has room for the decoded frames and the run's files."
-    free, cached = shutil.disk_usage(nearest(runs)).free / GB, recipe.cache_gb
-    if data:
-        folder = open_folder(data)
-        h, w = folder.size(folder.train[0])
-        pixels = recipe.height * recipe.width if recipe.view == "resize" else recipe.scale**2 * h * w
-        cached = min(cached, 4 * pixels * len(folder.train) / GB)      # three bytes of colour and one id a pixel
+    free, (frames, h, w) = shutil.disk_usage(nearest(runs)).free / GB, frames_of(recipe, data)
+    pixels = recipe.height * recipe.width if recipe.view == "resize" else recipe.scale**2 * h * w
+    cached = min(recipe.cache_gb, 4 * pixels * frames / GB)            # three bytes of colour and one id a pixel
     takes = cached + 8 * weights_gb(recipe) + 0.5
     said = f"about {takes:.1f} GB for decoded frames and the run, {free:.0f} free"
     return fine("disk for the run", said) if takes < free else bad("disk for the run", said, "make room, or --no-cache decodes each time")
+
+def frames_of(recipe: Recipe, data: Path | None) -> tuple[int, int, int]: # frames with masks, height, width
+    "What a run decodes: the folder's frames; without one the competition's, or the scenes that will be drawn."
+    if data:
+        folder = open_folder(data)
+        return len(folder.train), *folder.size(folder.train[0])
+    if recipe.profile in ("source", "best"): return 2621, 720, 1280
+    return recipe.flights * recipe.frames, recipe.scene_height, recipe.scene_width
 
 def weights_gb(recipe: Recipe) -> float:
     "The network's own bytes, counted."

@@ -71,7 +71,7 @@ def which_data(data: DataFolder) -> str: # in words
 def missing_parts(data: DataFolder, decode: int = 3) -> list[str]: # decode: how many training frames are read
     "What a data folder lacks, by its own lists; empty if it is complete."
     lost = {"pictures": [i for i in data.train + data.test if i not in data.images], "masks": [i for i in data.train if i not in data.masks]}
-    said = [f"{len(ids)} of {what} listed are not there, the first is {one_line(ids[0])}" for what, ids in lost.items() if ids]
+    said = [f"listed {what} that are not there: {len(ids)}, the first is {one_line(ids[0])}" for what, ids in lost.items() if ids]
     sample = data.root / "sampleSubmission.csv"
     if sample.exists():
         rows, wanted = set(load_table(sample, ["ImageID"]).ImageID), {f"{i}_{c}" for i in data.test for c in range(data.taxonomy.n_classes)}

@@ -1,4 +1,5 @@
 "The habits of the project: notebooks cleaned at commit and merged cell by cell, versions that agree, forms and workflows that can be read."
+import ast
 import json
 import os
 import re
@@ -146,12 +147,21 @@ def needed_by(*extras: str) -> set[str]:
     return found
 
 
-def test_the_training_install_can_run_every_numbered_notebook():
+def imported(code: str) -> set[str]:
+    "The top-level modules that code imports anywhere."
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import): found |= {a.name.partition(".")[0] for a in node.names}
+        if isinstance(node, ast.ImportFrom) and not node.level: found.add(node.module.partition(".")[0])
+    return found
+
+
+def test_the_training_install_can_run_every_notebook_of_a_wheel():
     from importlib.metadata import packages_distributions
     from packaging.utils import canonicalize_name
     there, whose = needed_by("train"), packages_distributions()
-    for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb")):
+    for path in sorted([*(ROOT / "nbs").glob("[0-9]*.ipynb"), *(ROOT / "nbs/studies").glob("*.ipynb")]):
         code = "\n".join("".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code")
-        for module in set(re.findall(r"^(?:import|from) (\w+)", code, re.M)) - set(sys.stdlib_module_names) - {"aerialseg"}:
+        for module in imported(code) - set(sys.stdlib_module_names) - {"aerialseg"}:
             assert {canonicalize_name(d) for d in whose[module]} & there, f"{path.name} imports {module}, which pip install aerialseg[train] does not bring"
     assert "onnx" in there            # 06c_engine writes such files

@@ -96,12 +96,12 @@ def download(
             unpack(file, tmp)
             inner = find_data(tmp)
             if inner is None: raise AerialsegError(f"{file} holds no train.csv beside imgs/imgs: is {slug} the right competition?")
-            os.replace(whole(inner, f"delete {file}, then the same command again"), to)
+            os.replace(whole(inner, "delete it, then the same command again", file), to)
         finally: remove(tmp)
         if not keep: remove(parts)
     return to
 
-def whole(folder: Path, way_out: str) -> Path:
+def whole(folder: Path, way_out: str, source: Path | None = None) -> Path: # source: the archive it came from, if it is to blame
     "The folder, if it has all that its lists name."
-    if lost := missing_parts(open_folder(folder)): raise AerialsegError(f"{folder} is not whole, {lost[0]}: {way_out}")
+    if lost := missing_parts(open_folder(folder)): raise AerialsegError(f"{source or folder} is not whole ({lost[0]}): {way_out}")
     return folder
