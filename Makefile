@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN_ARGS ?=
+RELEASE_ARGS ?=
 
-.PHONY: help run test docs lab notebooks seeds bench clean
+.PHONY: help run test docs lab notebooks seeds bench release hooks clean
 help:
 	@echo "make run        draw the built-in scenes, run every notebook into runs/demo/, write the report"
 	@echo "                (other data or settings: make run RUN_ARGS='--data DIR --name NAME --set epochs=3')"
@@ -13,6 +14,8 @@ help:
 	@echo "make seeds      the demo with several seeds: how far scores wander (an hour and more on two cores)"
 	@echo "make bench      time what surrounds the network, against the usual way of doing it"
 	@echo "make notebooks  run every notebook once at the tiny profile and keep its outputs"
+	@echo "make hooks      once per checkout: notebooks are cleaned when saved and committed, and merged cell by cell"
+	@echo "make release    check versions, build, and run the tiny profile from the wheel in a new environment"
 
 .venv/.ready: settings.ini setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -49,5 +52,16 @@ bench: .venv/.ready
 notebooks: .venv/.ready
 	$(BIN)/python tests/gates.py notebooks
 
+# nbdev's own hooks, and one that cleans what is committed; by full path, so that git finds the programs in any shell
+hooks: .venv/.ready
+	$(BIN)/nbdev-install-hooks
+	git config --local merge.jupyternotebook.driver '"$(abspath $(BIN))/nbdev-merge" %O %A %B %P'
+	git config --local diff.jupyternotebook.command '"$(abspath $(BIN))/nbdev-diff-driver"'
+	printf '#!/bin/sh\n"%s/nbdev-trust"\n' '$(abspath $(BIN))' > .git/hooks/post-merge
+	sed 's|@BIN@|$(abspath $(BIN))|' .githooks/pre-commit > .git/hooks/pre-commit && chmod +x .git/hooks/pre-commit .git/hooks/post-merge
+
+release: .venv/.ready
+	$(BIN)/python tests/gates.py release $(RELEASE_ARGS)
+
 clean:
-	rm -rf _docs _proc build *.egg-info
+	rm -rf _docs _proc build dist *.egg-info

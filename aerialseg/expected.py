@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-import aerialseg
 from .core import AerialsegError, Recipe, Run, load_json, load_table
+from .places import notebooks_folder
 
 # %% ../nbs/10a_expected.ipynb #10a-ex-006
 def prediction_interval(
@@ -31,8 +31,8 @@ def prediction_interval(
 JUDGED = ("miou", "mean_dice", "mean_dice_presence", "pixel_acc")  # the columns that are held against a run
 
 def expected_file(profile: str) -> Path:
-    "Where the scores of the seeds of a profile stand: nbs/expected/ beside the package."
-    return Path(aerialseg.__file__).resolve().parents[1] / "nbs" / "expected" / f"{profile}.csv"
+    "Where the scores of the seeds of a profile stand: expected/ beside the notebooks."
+    return notebooks_folder() / "expected" / f"{profile}.csv"
 
 def seedless(recipe: Recipe) -> str: # 12 hex digits
     "The fingerprint of a recipe, whatever its seed."

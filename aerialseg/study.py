@@ -27,7 +27,7 @@ from .evaluation import load_run_model
 from .folder import open_folder
 from .manifest import code_state
 from .prediction import predict_probs
-from .runner import notebooks_folder
+from .places import notebooks_folder
 from .scenes import scenes_for
 from .steps import Trainer
 from .training import train

@@ -3,13 +3,17 @@
     python tests/gates.py             all gates
     python tests/gates.py notebooks   run every notebook in place at the tiny profile, and clean it
     python tests/gates.py results RUN…  write the front page's table (and, from the first run, its picture)
+    python tests/gates.py release     check versions, build, install the wheel into a new environment, run the tiny profile there
+    python tests/gates.py release --draft   the same, whatever the versions and the state of the tree
 """
+import configparser
 import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -50,7 +54,7 @@ def make_readme() -> None:
     shutil.rmtree(ROOT / "README_files", ignore_errors=True)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = readme.replace("](images/", "](nbs/images/")
-    (ROOT / "README.md").write_text(re.sub(r"\]\(((?:(?:studies|maps)/)?\w+\.ipynb)\)", r"](nbs/\1)", readme), encoding="utf-8")
+    (ROOT / "README.md").write_text(re.sub(r"\]\(((?:(?:studies|maps|real)/)?\w+\.ipynb)\)", r"](nbs/\1)", readme), encoding="utf-8")
 
 
 def results() -> None:
@@ -96,7 +100,7 @@ def run_notebooks() -> None:
     from nbclient import NotebookClient
     from aerialseg.runner import collapse
     os.environ.pop("MPLBACKEND", None)     # pictures go into the notebooks
-    chosen = sys.argv[2:] or [str(p) for folder in ("nbs", "nbs/studies", "nbs/maps", "nbs/exercises", "nbs/solutions")
+    chosen = sys.argv[2:] or [str(p) for folder in ("nbs", "nbs/studies", "nbs/maps", "nbs/real", "nbs/exercises", "nbs/solutions")
                               for p in sorted((ROOT / folder).glob("*.ipynb"))]
     for path in map(Path, chosen):
         start, nb = time.perf_counter(), nbformat.read(path, 4)
@@ -107,6 +111,48 @@ def run_notebooks() -> None:
         nbformat.write(lighten(nb), path)
         print(f"{path.name:32s} {time.perf_counter() - start:6.1f} s  {path.stat().st_size / 1e3:6.0f} kB", flush=True)
     sh("nbdev-clean")
+
+
+def version_faults(root: Path = ROOT) -> list[str]:
+    "What must be mended before a release gets its number."
+    ini = configparser.ConfigParser(delimiters=["="])
+    ini.read(root / "settings.ini", encoding="utf-8")
+    version = ini["DEFAULT"]["version"]
+    found = {"CHANGELOG.md's top section": re.search(r"^## (\S+)", (root / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)[1],
+             "aerialseg/__init__.py": re.search(r'__version__ = "(.+?)"', (root / "aerialseg/__init__.py").read_text())[1],
+             "CITATION.cff": re.search(r"^version: \"?([^\s\"]+)", (root / "CITATION.cff").read_text(encoding="utf-8"), re.M)[1]}
+    return [f"{where} says {what}, settings.ini {version}" for where, what in found.items() if what != version]
+
+
+def build() -> Path:
+    "The wheel, by way of the source distribution; without isolation, because setuptools and wheel are here and a network may not be."
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    sh("python", "-m", "build", "--no-isolation", "--outdir", "dist")
+    return next((ROOT / "dist").glob("*.whl"))
+
+
+def release() -> None:
+    "From a clean tree to a wheel that was seen to run where nothing else of this checkout is."
+    faults = version_faults()
+    if subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout: faults.append("the tree has changes: commit them")
+    for fault in faults: print(f"NOT YET: {fault}")
+    if faults and "--draft" not in sys.argv: sys.exit("FAILED: see above; --draft goes on all the same")
+    wheel = build()
+    with tempfile.TemporaryDirectory(prefix="aerialseg-release-") as tmp:
+        venv, empty = Path(tmp) / "venv", Path(tmp) / "empty"
+        empty.mkdir()
+        steps = {"a new environment": [sys.executable, "-m", "venv", str(venv)],
+                 "the wheel and what training needs": [str(venv / "bin/pip"), "install", "--quiet", "--disable-pip-version-check", "-c",
+                                                       str(ROOT / "constraints.txt"), f"{wheel}[train]"],
+                 "the tiny profile": [str(venv / "bin/aerialseg"), "run", "--profile", "tiny"]}
+        alone = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        for what, command in steps.items():
+            start = time.perf_counter()
+            if subprocess.run(command, cwd=empty, env=alone).returncode: sys.exit(f"FAILED: {what}")
+            print(f"== {what}: {time.perf_counter() - start:.0f} s", flush=True)
+        size = sum(p.stat().st_size for p in venv.rglob("*") if p.is_file() and not p.is_symlink())
+        if not (empty / "runs/tiny/submission.csv").exists(): sys.exit("FAILED: the run left no submission.csv")
+    print(f"{wheel.name}: {wheel.stat().st_size / 1e3:.0f} kB; the environment {size / 1e9:.1f} GB")
 
 
 def test() -> None:
@@ -125,4 +171,4 @@ def test() -> None:
 if __name__ == "__main__":
     os.environ.setdefault("MPLBACKEND", "agg")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")   # threads that wait must not spin: two cores are shared
-    {"notebooks": run_notebooks, "readme": make_readme, "results": results}.get(sys.argv[1] if len(sys.argv) > 1 else "", test)()
+    {"notebooks": run_notebooks, "docs": docs, "readme": make_readme, "results": results, "release": release}.get(sys.argv[1] if len(sys.argv) > 1 else "", test)()

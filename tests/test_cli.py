@@ -19,7 +19,7 @@ def refused(done, *words):
 
 def test_help_shows_examples(aerialseg):
     assert "scored submission" in aerialseg("--help").stdout
-    for command in ("run", "verify", "compare", "train", "study", "scenes", "import", "audit", "check", "predict", "map", "export", "annotations", "doctor"):
+    for command in ("run", "verify", "compare", "train", "study", "scenes", "import", "audit", "check", "predict", "map", "export", "annotations", "download", "kernel", "slurm", "doctor"):
         done = aerialseg(command, "--help")
         assert done.returncode == 0 and "xample" in done.stdout
 
