@@ -57,15 +57,16 @@ def agrees(answer: Callable, other: Callable, cases: Iterable[tuple], hint: str)
 
 # %% ../../nbs/exercises/40_asking.ipynb #40-as-012
 PARTS = { # module: its lessons
-    "ground": ("00_core", "00b_folder", "00c_landscape", "00d_objects", "00e_plan", "00f_layout", "00g_camera", "01_scenes"),
+    "ground": ("00_core", "00b_folder", "00c_landscape", "00d_objects", "00e_plan", "00f_layout", "00g_camera", "00h_places",
+                "01_scenes"),
     "data": ("02_viz", "02b_duplicates", "03_eda", "04_dataset", "04a_cache", "04b_loading", "05_augmentation"),
     "networks": ("06_model", "06a_tiles", "06b_prediction", "06c_engine", "06d_portable"),
     "learning": ("07_metrics", "07b_boundary", "07c_learning", "07d_curves", "07e_steps", "07f_footprint", "07g_tracking",
                   "08_training"),
     "judging": ("08b_calibration", "08c_presence", "08d_gallery", "09_evaluation", "09b_rle", "09c_pictures", "09d_frames",
                  "09e_browser", "09f_page", "09g_advice", "10_submission"),
-    "runs": ("10a_expected", "10b_manifest", "10c_report", "10d_card", "11_runner", "11a_compare", "11ab_compare_report",
-              "11b_study", "11c_cli"),
+    "runs": ("10a_expected", "10b_manifest", "10c_report", "10d_card", "10e_doctor", "10f_data_commands", "10g_model_commands",
+              "11_runner", "11a_compare", "11ab_compare_report", "11b_study", "11c_cli"),
     "studies": ("20_architectures", "21_boundaries", "22_few_labels", "23_viewpoint", "23b_leak", "23c_drawn_to_real", "24_imbalance",
                 "25_memory", "26_time_to_quality", "27_growth", "28_many_devices", "29_source_and_best"),
     "maps": ("29_rasters", "30_mapping", "30a_layers", "30b_polygons", "30c_jobs", "30d_catalogue", "31_export", "31b_formats", "31c_folders",

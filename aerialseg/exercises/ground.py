@@ -6,7 +6,7 @@
 __all__ = ['check_00_core_1', 'check_00_core_2', 'check_00_core_3', 'check_00b_folder_1', 'check_00b_folder_2',
            'check_00c_landscape_1', 'check_00c_landscape_2', 'check_00d_objects_1', 'check_00d_objects_2',
            'check_00e_plan_1', 'check_00e_plan_2', 'check_00f_layout_1', 'check_00f_layout_2', 'check_00g_camera_1',
-           'check_00g_camera_2', 'check_01_scenes_1', 'check_01_scenes_2']
+           'check_00g_camera_2', 'check_00h_places_1', 'check_01_scenes_1', 'check_01_scenes_2']
 
 # %% ../../nbs/exercises/41_ground.ipynb #41-gr-003
 import math, tempfile
@@ -157,6 +157,17 @@ def check_00g_camera_2(answer):
     assert isinstance(answer, (int, float)) and 0 < answer < 90, "a pitch is a number of degrees between 0 and 90"
     assert answer < 57, "there the horizon shows, and `ray_slopes` refuses"
     assert abs(corner(answer) - 75) < .2, f"there the corners look {corner(answer):.1f}° away from straight down"
+
+# %% ../../nbs/exercises/41_ground.ipynb #41-gr-900
+@exercise("00h_places", 1)
+def check_00h_places_1(answer):
+    "By its layout, whatever it is called and however deep it lies."
+    def slow(paths):
+        known = {p.rpartition("/")[0] for p in paths if p.rpartition("/")[2] == "train.csv"}
+        return sorted(f for f in known if any(p.startswith(f"{f}/imgs/imgs/") for p in paths))
+    a, b = "in/x/train.csv", "in/x/imgs/imgs/7.jpg"
+    cases = [[a, b], [a], [b], [a, b, "in/y/z/train.csv", "in/y/z/imgs/imgs/q.jpg"], ["in/x/my_train.csv", b], [a, "in/xx/imgs/imgs/7.jpg"], [a, "in/x/imgs/7.jpg"]]
+    agrees(answer, slow, [(c,) for c in cases], "both must lie in the same folder, and names must fit whole")
 
 # %% ../../nbs/exercises/41_ground.ipynb #41-gr-027
 @exercise("01_scenes", 1)
