@@ -132,7 +132,8 @@ def weights_finding(recipe: Recipe) -> Finding:
     if recipe.encoder in OFFLINE: return fine("weights", f"{recipe.encoder}, from the package {OFFLINE[recipe.encoder]}")
     from huggingface_hub import try_to_load_from_cache
     repo, revision = weights_source(recipe.encoder)
-    if isinstance(try_to_load_from_cache(repo, "model.safetensors", revision=revision), str): return fine("weights", f"{recipe.encoder}, in the cache")
+    if isinstance(try_to_load_from_cache(repo, "model.safetensors", revision=revision), str):
+        return fine("weights", f"{recipe.encoder}, in the cache")
     if hub_answers(): return fine("weights", f"{recipe.encoder}, to be fetched once from the hub ({repo})")
     return bad("weights", f"{recipe.encoder} is not in the cache and the hub does not answer",
                f"connect once, or --set encoder={next(iter(OFFLINE))} (weights come with pip), or --set weights=none")
@@ -151,7 +152,8 @@ def memory_finding(recipe: Recipe, has_gb: float, gpu: bool, precision: str = "f
     said = f"a step of {recipe.batch} images takes {takes:.1f} GB ({precision}, counted), {where} has {has_gb:.1f}"
     if takes <= room: return fine("memory for a step", said)
     lean = replace(recipe, checkpointing=True)
-    if not recipe.checkpointing and step_gb(lean, precision) <= room: return bad("memory for a step", said, "--set checkpointing=true makes it fit, with the same result")
+    if not recipe.checkpointing and step_gb(lean, precision) <= room:
+        return bad("memory for a step", said, "--set checkpointing=true makes it fit, with the same result")
     half = max(1, recipe.batch // 2)
     return bad("memory for a step", said, f"--set batch={half} --set accumulate={recipe.batch // half * recipe.accumulate}, as often as it takes")
 

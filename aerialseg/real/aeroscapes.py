@@ -17,5 +17,6 @@ def score_test(submission: str | Path, data: str | Path) -> dict: # as `score_ta
     "Grade a submission against the test masks that a data folder has, as AeroScapes does."
     folder = open_folder(data)
     if lost := [i for i in folder.test if i not in folder.masks]:
-        raise AerialsegError(f"{data} has no masks of {len(lost)} of its {len(folder.test)} test frames: only a folder with them, such as AeroScapes, can grade")
+        raise AerialsegError(f"{data} has no masks of {len(lost)} of its {len(folder.test)} test frames: "
+                             "only a folder with them, such as AeroScapes, can grade")
     return score_submission(submission, folder, folder.masks)

@@ -55,10 +55,12 @@ def job_script(
     if hours * 60 < 5: raise AerialsegError(f"{hours} hours leave no time to work, as the last two minutes are for ending: give more with --hours")
     words = list(command) + ([] if "--resume" in command else ["--resume"])
     minutes = round(hours * 60)
-    return SCRIPT.format(name=name, cpus=cpus, memory_gb=memory_gb, hours=f"{minutes // 60:02d}:{minutes % 60:02d}:00", setup=setup, command=shlex.join(words))
+    return SCRIPT.format(name=name, cpus=cpus, memory_gb=memory_gb, hours=f"{minutes // 60:02d}:{minutes % 60:02d}:00", setup=setup,
+                         command=shlex.join(words))
 
 def write_job(path: Path, script: str) -> Path:
     "Write a job script, which may be there already only if it is the same."
-    if path.exists() and path.read_text(encoding="utf-8") != script: raise AerialsegError(f"{path} exists and is another script: choose another name with --out")
+    if path.exists() and path.read_text(encoding="utf-8") != script:
+        raise AerialsegError(f"{path} exists and is another script: choose another name with --out")
     with atomic_path(path) as tmp: tmp.write_text(script, encoding="utf-8")
     return path

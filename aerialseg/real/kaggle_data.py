@@ -56,7 +56,8 @@ def safe_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     def unsafe(m):
         parts = PurePosixPath(m.filename.replace("\\", "/")).parts
         kind = stat.S_IFMT(m.external_attr >> 16)
-        return not parts or ".." in parts or parts[0].startswith("/") or ":" in parts[0] or kind not in (0, stat.S_IFREG, stat.S_IFDIR) or m.flag_bits & 1
+        outside = not parts or ".." in parts or parts[0].startswith("/") or ":" in parts[0]
+        return outside or kind not in (0, stat.S_IFREG, stat.S_IFDIR) or m.flag_bits & 1
     if odd := [m.filename for m in archive.infolist() if unsafe(m)]:
         raise AerialsegError(f"{archive.filename} holds {one_line(odd[0])}, which would leave its folder, is a link or is locked: "
                              "this is not the competition's archive, download it again")
@@ -68,7 +69,8 @@ def unpack(file: Path, folder: Path) -> None:
         members = safe_members(archive)
         takes, free = sum(m.file_size for m in members), shutil.disk_usage(file.parent).free
         if takes > 0.95 * free:
-            raise AerialsegError(f"{file} takes {takes / 2**30:.1f} GB unpacked and the disk has {free / 2**30:.1f}: make room, then the same command again")
+            raise AerialsegError(f"{file} takes {takes / 2**30:.1f} GB unpacked and the disk has {free / 2**30:.1f}: "
+                                 "make room, then the same command again")
         try:
             for m in progress(members, "unpack"): archive.extract(m, folder)
         except (zipfile.BadZipFile, zlib.error, EOFError) as e:

@@ -94,8 +94,8 @@ FETCHING = '''if DOWNLOAD:
 # %% ../../nbs/real/41_kaggle_notebook.ipynb #41-kn-014
 HEADS = {"kaggle": "# A scored run on Kaggle\n\nAttach the competition and the data set with the package's wheel, choose a GPU, run all. "
                    "`submission.csv` and the run's folder are this notebook's output.",
-         "colab": "# A scored run on Colab\n\nChoose a GPU runtime, add your Kaggle token as the secret `KAGGLE_API_TOKEN`, put the wheel into the folder "
-                  "`aerialseg` of your Drive, run all. After a disconnect: run all again, and it goes on."}
+         "colab": "# A scored run on Colab\n\nChoose a GPU runtime, add your Kaggle token as the secret `KAGGLE_API_TOKEN`, put the wheel "
+                  "into the folder `aerialseg` of your Drive, run all. After a disconnect: run all again, and it goes on."}
 
 def kernel_notebook(place: str, profile: str, competition: str, settings: tuple[str, ...] = (), hours: float = 8.0) -> nbformat.NotebookNode:
     "The notebook for a place (kaggle or colab); its parameters cell has the tag that papermill looks for."
@@ -128,7 +128,8 @@ def write_kernel(
         raise AerialsegError(f"{one_line(user) or 'no name'} is not a user name as in kaggle.com/NAME: give it with --user")
     if out.exists(): raise AerialsegError(f"{out} exists already: choose a new folder with --out")
     wheel = wheel or max(Path("dist").glob("aerialseg-*.whl"), default=None, key=lambda p: p.stat().st_mtime)
-    if wheel is None or not wheel.is_file(): raise AerialsegError(f"{wheel or 'dist/aerialseg-*.whl'} is missing: make release builds it; or name one with --wheel")
+    if wheel is None or not wheel.is_file():
+        raise AerialsegError(f"{wheel or 'dist/aerialseg-*.whl'} is missing: make release builds it; or name one with --wheel")
     (out / "notebook").mkdir(parents=True)
     nbformat.write(kernel_notebook(place, profile, competition, settings, hours), out / "notebook" / "notebook.ipynb")
     (out / "wheel").mkdir()
