@@ -119,6 +119,7 @@ def test_front_page_leads_to_a_notebook_that_runs(lab):
     errors, cells = executed(page, folder / "00_core.ipynb")
     assert errors == [] and any(c["outputs"] for c in cells)
     assert watched.errors == [] and watched.external == [] and not page.get_by_text("Jupyter news").count()
+    page.context.close()
 
 
 def test_browser_widget_answers_clicks(lab, looked_at):
@@ -132,7 +133,8 @@ def test_browser_widget_answers_clicks(lab, looked_at):
     assert 0 < few[cell] < len(judged.ids)
 
     watched = Watched(browser)
-    page = watched.open(at("lab/tree/look.ipynb"))
+    page = watched.open(at("lab/workspaces/look/tree/look.ipynb"))    # a workspace of its own: what another test opened is not opened again
+    page.wait_for_selector(".jp-NotebookPanel:visible .jp-Cell:has-text('browse')", timeout=WAIT)
     run_all(page)
     options = page.locator(".jp-OutputArea-output select[size] option")
     options.first.wait_for(state="attached", timeout=WAIT)
