@@ -117,10 +117,11 @@ def in_words(row, look: Look, names: tuple[str, ...], cell: tuple[int, int] | No
     right = look.confidence[look.mask == look.pred]
     wrong = look.confidence[(look.mask != look.pred) & (look.mask != IGNORE_INDEX)]
     sure = lambda values: f"{values.mean():.2f}" if len(values) else "–"
+    called = lambda i: escape(names[i].replace("_", " "))
     words = [f"<b>{escape(str(row.ImageID))}</b> of {escape(str(row.group))}", f"mean Dice {row.dice:.2f}",
              f"IoU {row.iou:.2f}" if row.iou == row.iou else "IoU –", f"{row.wrong:.1%} wrong",
              f"confidence {sure(right)} where right, {sure(wrong)} where wrong"]
-    if cell: words.append(f"{row.share:.1%} {escape(names[cell[0]])} taken for {escape(names[cell[1]])}" + (" (blue)" if cell[0] != cell[1] else ""))
+    if cell: words.append(f"{row.share:.1%} {called(cell[0])} taken for {called(cell[1])}" + (" (blue)" if cell[0] != cell[1] else ""))
     return f'<div style="line-height:18px;min-height:36px">{" · ".join(words)}</div>'
 
 # %% ../nbs/09e_browser.ipynb #09e-br-024
