@@ -171,4 +171,4 @@ def test() -> None:
 if __name__ == "__main__":
     os.environ.setdefault("MPLBACKEND", "agg")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")   # threads that wait must not spin: two cores are shared
-    {"notebooks": run_notebooks, "docs": docs, "readme": make_readme, "results": results, "release": release}.get(sys.argv[1] if len(sys.argv) > 1 else "", test)()
+    {"notebooks": run_notebooks, "readme": make_readme, "results": results, "release": release}.get(sys.argv[1] if len(sys.argv) > 1 else "", test)()
