@@ -104,7 +104,7 @@ def data_findings(data: str, needed: bool) -> tuple[list[Finding], Path | None]:
             return [bad("data", *lacks) if needed else spare("data", "none; the built-in scenes are drawn when they are needed")], None
         folder = open_folder(named)
     except AerialsegError as e: return [("✗", "data", str(e))], None
-    if lost := missing_parts(folder): return [bad("data", lost[0], f"fetch or unpack {named} again") for lost in [lost]], None
+    if lost := missing_parts(folder): return [bad("data", lost[0], f"fetch or unpack {named} again")], None
     return [fine("data", f"{named}, {which_data(folder)}")], named
 
 # %% ../nbs/10e_doctor.ipynb #10e-do-019
