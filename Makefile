@@ -6,8 +6,8 @@ RELEASE_ARGS ?=
 
 .PHONY: help run test docs lab notebooks seeds bench release hooks clean
 help:
-	@echo "make run        draw the built-in scenes, run every notebook into runs/demo/, write the report"
-	@echo "                (other data or settings: make run RUN_ARGS='--data DIR --name NAME --set epochs=3')"
+	@echo "make run        draw the built-in scenes, run the series into runs/demo/, write the report"
+	@echo "                (other data or settings: make run RUN_ARGS='--data DIR --name NAME --set epochs=3'; --lessons: all notebooks)"
 	@echo "make test       nbdev-test on every notebook, pytest, and 'clean and export change nothing'"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make docs       the documentation site, into _docs/; says which file to open"

@@ -48,12 +48,12 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="go on with the first notebook not finished")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a run of the same name once the new one is finished")] = False,
     rehash: Annotated[bool, typer.Option("--rehash", help="resume: read every data file again to see whether it changed")] = False,
-    lessons: Annotated[bool, typer.Option(help="also run the notebooks that only explain")] = True,
+    lessons: Annotated[bool | None, typer.Option(help="all notebooks, or only those that work on the run; neither: the chapters, too")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="decode frames each time instead of keeping them in data/cache")] = False,
     notebooks: Annotated[Path | None, typer.Option(help="another series: a folder of numbered notebooks")] = None,
     runs: Annotated[str, typer.Option(help="where run folders go")] = "runs",
 ) -> None:
-    """Run the whole series: every notebook in order, into RUNS/NAME.
+    """Run the series, chapter by chapter, into RUNS/NAME.
 
     Examples:
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TIMES', 'TOLERANCE', 'SCORES', 'flat_numbers', 'load_results', 'gap', 'mask_gap', 'compare_results', 'verify',
-           'paired_counts', 'paired_interval', 'compare_scores', 'compare_origins']
+           'common_frames', 'paired_interval', 'compare_scores', 'compare_origins']
 
 # %% ../nbs/11a_compare.ipynb #11a-co-003
 import os
@@ -19,7 +19,8 @@ from safetensors.numpy import load_file
 
 from .core import AerialsegError, Run, load_json, load_recipe, load_table, remove
 from .manifest import changed_files, data_files, differences
-from .metrics import mean_dice, miou, weighted_scores
+from .gallery import load_counts
+from .metrics import group_draws, mean_dice, miou, weighted_scores
 from .rle import parse_rle, run_pixels
 from .runner import run_series
 
@@ -38,7 +39,7 @@ def load_results(folder: Path) -> dict[str, dict[str, np.ndarray]]: # part -> na
     return {"split": columns(load_table(folder / "split.csv")),
             "history": columns(load_table(folder / "history.csv").drop(columns=TIMES)),
             "weights": load_file(folder / "model/model.safetensors"),
-            "counts": dict(np.load(folder / "counts.npz")),
+            "counts": load_counts(folder),
             "metrics": {k: np.array(flat_numbers(v)) for k, v in load_json(folder / "metrics.json").items()},
             "submission": columns(load_table(folder / "submission.csv").fillna(""))}
 
@@ -100,31 +101,29 @@ def verify(
 # %% ../nbs/11a_compare.ipynb #11a-co-019
 SCORES = {"mean_dice": mean_dice, "miou": miou}
 
-def paired_counts(a: Path, b: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # (N,C,3), (N,C,3), (N,) groups
-    "Counts of the frames that both runs validated."
-    first, second = np.load(a / "counts.npz"), np.load(b / "counts.npz")
+def common_frames(a: Path, b: Path) -> tuple[dict, dict]: # as from load_counts, both in the order of the first
+    "The counts of the frames that both runs validated; `AerialsegError` where there are none."
+    first, second = load_counts(a), load_counts(b)
     if list(first["classes"]) != list(second["classes"]):
         raise AerialsegError(f"{a} knows {len(first['classes'])} classes, {b} {len(second['classes'])}, not the same ones: "
                              "their scores can't be compared")
-    place = {i: k for k, i in enumerate(second["ImageID"])}
-    both = [(k, place[i]) for k, i in enumerate(first["ImageID"]) if i in place]
+    at = [{i: k for k, i in enumerate(c["ImageID"].tolist())} for c in (first, second)]
+    both = [i for i in at[0] if i in at[1]]
     if not both: raise AerialsegError(f"{a} and {b} validated no frame in common: use the same data, seed and split for both")
-    ka, kb = map(list, zip(*both))
-    return first["counts"][ka], second["counts"][kb], first["group"][ka]
+    only = lambda counts, at: {k: v if k == "classes" else v[[at[i] for i in both]] for k, v in counts.items()}
+    return only(first, at[0]), only(second, at[1])
 
 def paired_interval(a: np.ndarray, b: np.ndarray, groups: np.ndarray, score: Callable, samples: int = 1000, seed: int = 0):
     "95 % bootstrap interval over groups of score(b) - score(a) on the same draws; nan where there is one group."
-    names, member = np.unique(groups, return_inverse=True)
-    if len(names) < 2: return float("nan"), float("nan")
-    times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), samples)
-    weights = times[:, member].astype(float)
+    weights = group_draws(groups, samples, seed)
+    if not len(weights): return float("nan"), float("nan")
     apart = weighted_scores(b, weights, score) - weighted_scores(a, weights, score)
     return tuple(float(v) for v in np.nanpercentile(apart, [2.5, 97.5]))
 
 # %% ../nbs/11a_compare.ipynb #11a-co-022
 def compare_scores(a: Path, b: Path) -> pd.DataFrame: # score, a, b, difference, low, high, frames
     "Both runs' scores on the frames both validated, and the paired interval of the difference."
-    first, second, groups = paired_counts(a, b)
+    (first, groups), (second, _) = ((c["counts"], c["group"]) for c in common_frames(a, b))
     rows = []
     for name, score in SCORES.items():
         low, high = paired_interval(first, second, groups, score)

@@ -24,7 +24,7 @@ from .core import (IGNORE_INDEX, AerialsegError, Recipe, Run, atomic_path, be_re
 from .engine import with_engine
 from .folder import DataFolder, open_folder
 from .gallery import pack, save_gallery, small, unpack
-from .metrics import bootstrap, count_table, counts_of, image_dice, mean_dice, miou, score_table
+from .metrics import bootstrap, count_table, counts_of, group_draws, image_dice, mean_dice, miou, score_table
 from .model import load_model
 from .prediction import label_map, predict_probs, view_probs
 from .presence import Ranks, apply_presence, fit_presence, frame_ranks, gone_classes, presence_counts, presence_gains
@@ -109,9 +109,8 @@ LEAST = 1e-4  # a cross-fitted gain in mean Dice below this is none
 
 def mean_interval(values: np.ndarray, groups: np.ndarray, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
     "95 % bootstrap interval over groups of the mean of one number a frame; nan where there is one group."
-    names, member = np.unique(groups, return_inverse=True)
-    if len(names) < 2: return float("nan"), float("nan")
-    times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), samples)[:, member]
+    times = group_draws(groups, samples, seed)
+    if not len(times): return float("nan"), float("nan")
     return tuple(float(v) for v in np.percentile(times @ values / times.sum(1), [2.5, 97.5]))
 
 def presence_report(ev: Evaluation) -> dict:

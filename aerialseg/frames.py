@@ -16,6 +16,7 @@ import torch
 
 from .core import IGNORE_INDEX, AerialsegError, Recipe, Run, Taxonomy
 from .folder import DataFolder
+from .gallery import load_counts
 from .metrics import class_iou, counts_of, image_dice, miou
 from .prediction import label_map, view_probs
 from .viz import DRAWN, PLOT, SHADES, error_map, overlay, thumbnail
@@ -33,11 +34,8 @@ class Judged:
 
 def load_judged(run: Run) -> Judged:
     "Read counts.npz; `AerialsegError` where the run was not evaluated."
-    path = run / "counts.npz"
-    if not path.exists(): raise AerialsegError(f"{path} is missing: evaluate the run first, with `aerialseg run` or 09_evaluation")
-    try:
-        with np.load(path) as saved: return Judged(saved["ImageID"], saved["group"], saved["confusion"])
-    except (OSError, ValueError, KeyError) as e: raise AerialsegError(f"{path} can't be read ({e}): delete it and evaluate the run again") from e
+    saved = load_counts(run)
+    return Judged(saved["ImageID"], saved["group"], saved["confusion"])
 
 # %% ../nbs/09d_frames.ipynb #09d-fr-011
 def frame_scores(judged: Judged, cls: int | None = None) -> pd.DataFrame: # cls: id of a class; None: the mean IoU

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEFINITIONS', 'SCORES', 'confusion', 'counts_of', 'count_table', 'image_dice', 'mean_dice', 'class_iou', 'class_dice',
-           'miou', 'pixel_acc', 'floors', 'bootstrap', 'weighted_scores', 'score_table']
+           'miou', 'pixel_acc', 'floors', 'group_draws', 'bootstrap', 'weighted_scores', 'score_table']
 
 # %% ../nbs/07_metrics.ipynb #07-met-003
 from collections.abc import Callable
@@ -84,6 +84,13 @@ def floors(counts: np.ndarray) -> dict[str, float]: # (N,C,3) of any prediction:
     return {"all_empty": float(empty.mean()), "all_majority": float(flood.mean())}
 
 # %% ../nbs/07_metrics.ipynb #07-met-027
+def group_draws(groups: np.ndarray, samples: int = 1000, seed: int = 0) -> np.ndarray: # (N,) -> (S,N), S is 0 for just one group
+    "How often each image is in a sample that draws whole groups with replacement; the same draws for the same groups and seed."
+    names, member = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    if len(names) < 2: return np.empty((0, len(member)))
+    times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), samples)  # (S,G)
+    return times[:, member].astype(float)
+
 def bootstrap(
     counts: np.ndarray,                          # (N,C,3)
     groups: np.ndarray | None,                   # (N,) flight of each image; None: every image its own
@@ -93,16 +100,13 @@ def bootstrap(
     level: float = 0.95,
 ) -> tuple[float, float]:                        # lower, upper; nan where there is just one group
     "Percentile interval of a score over resampled groups (Efron and Tibshirani, 1993)."
-    groups = np.arange(len(counts)) if groups is None else np.asarray(groups).astype(str)
-    names, member = np.unique(groups, return_inverse=True)
-    if len(names) < 2: return float("nan"), float("nan")
-    times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), samples)  # (S,G)
-    weights = times[:, member].astype(float)                                                                   # (S,N)
+    weights = group_draws(np.arange(len(counts)) if groups is None else groups, samples, seed)
+    if not len(weights): return float("nan"), float("nan")
     values = weighted_scores(counts, weights, score)
     low, high = np.nanpercentile(values, [50 - 50 * level, 50 + 50 * level])
     return float(low), float(high)
 
-def weighted_scores(counts: np.ndarray, weights: np.ndarray, score: Callable) -> np.ndarray: # (S,)
+def weighted_scores(counts: np.ndarray, weights: np.ndarray, score: Callable) -> np.ndarray: # (S,), or (S,C) for a score of each class
     "The score of every weighting of the images; sums for mean Dice and summed-count scores, no copying of images."
     if score is mean_dice: return weights @ image_dice(counts).mean(1) / weights.sum(1)
     flat = weights @ np.asarray(counts, float).reshape(len(counts), -1)                                        # (S,C*3)

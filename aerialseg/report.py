@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LABELS', 'WORST', 'BEST', 'VERDICTS', 'SECTIONS', 'floors_of', 'card', 'score_cards', 'resampled_iou',
-           'class_intervals', 'class_rows', 'history_charts', 'load_counts', 'galleries', 'leak_section',
-           'balance_chart', 'group_rows', 'figure_sections', 'make_report', 'run_colours', 'provenance',
-           'report_context', 'judged', 'replaced']
+           'class_intervals', 'class_rows', 'history_charts', 'galleries', 'leak_section', 'balance_chart',
+           'group_rows', 'figure_sections', 'make_report', 'run_colours', 'provenance', 'report_context', 'judged',
+           'replaced']
 
 # %% ../nbs/10c_report.ipynb #10c-re-003
 import base64
@@ -18,8 +18,8 @@ import numpy as np
 from .advice import advise
 from .core import AerialsegError, Run, load_json, load_table
 from .expected import check_expected, run_scores
-from .gallery import load_arrays, load_gallery
-from .metrics import image_dice
+from .gallery import load_counts, load_gallery
+from .metrics import class_iou, group_draws, image_dice, weighted_scores
 from .page import MOST, colour, confusion_table, frame_cost, frame_view, line_chart, number, place, write_page
 
 # %% ../nbs/10c_report.ipynb #10c-re-009
@@ -59,11 +59,8 @@ def score_cards(metrics: dict) -> list[dict]:
 # %% ../nbs/10c_report.ipynb #10c-re-022
 def resampled_iou(counts: np.ndarray, groups: np.ndarray, samples: int = 1000, seed: int = 0) -> np.ndarray: # (N,C,3) -> (S,C); S is 0 for one group
     "Every class's IoU on draws of the groups; the same draws for the same groups and seed."
-    names, member = np.unique(groups, return_inverse=True)
-    if len(names) < 2: return np.empty((0, counts.shape[1]))
-    times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), samples)[:, member]     # (S,N)
-    tp, fp, fn = np.moveaxis((times @ counts.reshape(len(counts), -1).astype(float)).reshape(samples, -1, 3), -1, 0)         # (S,C)
-    return np.divide(tp, tp + fp + fn, out=np.full(tp.shape, np.nan), where=tp + fp + fn > 0)
+    weights = group_draws(groups, samples, seed)
+    return weighted_scores(counts, weights, class_iou) if len(weights) else np.empty((0, counts.shape[1]))
 
 def class_intervals(counts: np.ndarray, groups: np.ndarray) -> np.ndarray: # (N,C,3) -> (2,C), nan for one group
     "95 % bootstrap intervals over groups of every class's IoU."
@@ -95,20 +92,6 @@ def history_charts(history, colours: dict[str, str]) -> tuple[list[dict], dict |
     return [c for c in curves if c], ways
 
 # %% ../nbs/10c_report.ipynb #10c-re-028
-def load_counts(run: Run) -> dict | None: # ImageID, group, classes, counts (N,C,3), confusion (N,C,C); None where the run was not evaluated
-    "counts.npz, with its shapes checked."
-    path = run / "counts.npz"
-    if not path.exists(): return None
-    found = load_arrays(path)
-    if missing := {"ImageID", "group", "classes", "counts", "confusion"} - found.keys():
-        raise AerialsegError(f"{path} lacks {', '.join(sorted(missing))}: evaluate the run again")
-    n, c = found["ImageID"].size, found["classes"].size
-    if [found[k].shape for k in ("ImageID", "classes")] != [(n,), (c,)] or not all(found[k].dtype.kind == "U" for k in ("ImageID", "group", "classes")):
-        raise AerialsegError(f"{path} names its frames or classes by something else than text: evaluate the run again")
-    if [found[k].shape for k in ("group", "counts", "confusion")] != [(n,), (n, c, 3), (n, c, c)] or {found[k].dtype.kind for k in ("counts", "confusion")} - set("iuf"):
-        raise AerialsegError(f"{path} holds tables that don't fit each other: evaluate the run again")
-    return found
-
 WORST, BEST = 8, 4  # frames shown
 
 def galleries(run: Run, counts: dict | None, colours: dict[str, str]) -> list[tuple[str, list[dict]]]:
@@ -198,7 +181,7 @@ def report_context(run: Run) -> dict:
     "Everything that the template shows, from whatever the run has come to."
     read = lambda name, how: how(run / name) if (run / name).exists() else None
     metrics, manifest, audit = (read(f"{n}.json", load_json) for n in ("metrics", "manifest", "audit"))
-    history, split, counts, colours = read("history.csv", load_table), read("split.csv", load_table), load_counts(run), run_colours(run)
+    history, split, counts, colours = read("history.csv", load_table), read("split.csv", load_table), load_counts(run) if (run / "counts.npz").exists() else None, run_colours(run)
     curves, ways = history_charts(history, colours) if history is not None else ([], None)
     c = dict(name=run.folder.name, recipe=run.recipe, fingerprint=run.recipe.fingerprint, left_out=[], most_mb=MOST // 10**6,
              curves=curves, trajectories=ways, galleries=galleries(run, counts, colours), advice=advise(metrics, history, audit),

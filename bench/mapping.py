@@ -60,13 +60,14 @@ def network_alone(task: Task, pictures: list) -> np.ndarray: # (2,)
     return (now() - start) / len(pictures)
 
 def measure(run: Path, path: Path, out: Path) -> dict:
-    "One map; the network alone on tiles of it before and after; the seconds of the polygons where they are made."
+    "One map; the network alone on tiles of it before and after; the seconds of the polygons, beside which everything else is written."
     outlining, asked = np.zeros(2), {}
     def make_polygons(*args):
         nonlocal outlining
-        start = now()
+        here = lambda: np.array([time.perf_counter(), time.thread_time()])      # the other core copies layers meanwhile
+        start = here()
         table = polygons.make_polygons(*args)
-        outlining = now() - start
+        outlining = here() - start
         return table
     def compute(task, units):
         nonlocal before
@@ -79,11 +80,11 @@ def measure(run: Path, path: Path, out: Path) -> dict:
     jobs.map_raster(run, str(path), out, path.stem, MapOptions(gsd_m=.1), compute)
     seconds, memory = now() - asked["start"] - outlining, own_memory("VmHWM") / 2**20
     alone, tiles = (before, network_alone(asked["task"], asked["pictures"])), asked["tiles"]
-    ratio = lambda bare: seconds / tiles / bare
+    ratio = lambda bare, seconds=seconds: seconds / tiles / bare
     with rasterio.open(path) as ds: megapixels = ds.height * ds.width / 1e6
     return dict(megapixels=megapixels, tiles=tiles, seconds=seconds[0], ratio=ratio(sum(alone) / 2)[0], ratio_before=ratio(alone[0])[0],
                 ratio_after=ratio(alone[1])[0], ratio_of_core_seconds=ratio(sum(alone) / 2)[1], seconds_a_megapixel=seconds[0] / megapixels,
-                polygon_seconds=outlining[0], peak_memory_mb=memory, threads=torch.get_num_threads(), load=os.getloadavg()[0])
+                polygon_seconds=outlining[0], ratio_with_polygons=ratio(sum(alone) / 2, seconds + outlining)[0], peak_memory_mb=memory, threads=torch.get_num_threads(), load=os.getloadavg()[0])
 
 
 if __name__ == "__main__":

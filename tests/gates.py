@@ -70,7 +70,7 @@ def results() -> None:
                      "mIoU": show(metrics["scores"]["miou"]), "mean Dice": show(metrics["scores"]["mean_dice"]),
                      "… with presence thresholds": final(metrics),
                      "floor of mean Dice": f"{metrics['floors']['all_majority']:.3f}",
-                     "minutes, all notebooks": f"{sum(manifest['seconds'].values()) / 60:.1f}",
+                     "minutes": f"{sum(manifest['seconds'].values()) / 60:.1f}",
                      "code": (manifest["code"]["commit"] or "–")[:8]})
     import pandas as pd
     (ROOT / "nbs/images").mkdir(exist_ok=True)

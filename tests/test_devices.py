@@ -42,7 +42,7 @@ def trained(tmp_path_factory):
     alone = subprocess.run([str(BIN / "aerialseg"), "train", str(one.folder)], env=ENV, capture_output=True, text=True, timeout=240)
     assert alone.returncode == 0, alone.stderr[-2000:]
     said, code = on_two("--no-python", BIN / "aerialseg", "train", two.folder)
-    assert code == 0, said[-2000:]
+    assert code == 0, said[-6000:]
     assert said.count("3 epochs, the last mIoU") == 1      # one speaks
     return one, two
 
@@ -66,6 +66,8 @@ t = Trainer(run)
 load_checkpoint(t)
 counts, loss = validate_together(t)
 if t.accelerator.is_main_process: np.savez(sys.argv[2], counts=counts, loss=loss)
+t.accelerator.wait_for_everyone()
+t.accelerator.end_training()       # as training ends: a process that leaves with gloo's threads running may abort
 """
 
 
@@ -73,7 +75,7 @@ def test_every_frame_is_counted_once(trained, tmp_path):
     (tmp_path / "judge.py").write_text(JUDGE)
     subprocess.run([sys.executable, tmp_path / "judge.py", trained[0].folder, tmp_path / "one.npz"], env=ENV, check=True, capture_output=True, timeout=120)
     said, code = on_two(tmp_path / "judge.py", trained[0].folder, tmp_path / "two.npz")
-    assert code == 0, said[-2000:]
+    assert code == 0, said[-6000:]
     one, two = np.load(tmp_path / "one.npz"), np.load(tmp_path / "two.npz")
     assert np.array_equal(one["counts"], two["counts"]) and len(one["counts"]) == 8
     assert abs(one["loss"] - two["loss"]) < 1e-6

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_ZOOM', 'CLOSE', 'MapOptions', 'working_scale', 'Workplace', 'load_answer', 'checked_postprocess', 'Task',
-           'compute_here', 'class_areas', 'show_map', 'results_of', 'write_results', 'map_key', 'check_options',
-           'may_begin', 'kept', 'map_raster']
+           'compute_here', 'class_areas', 'small_picture', 'show_map', 'results_of', 'write_results', 'move_cog',
+           'map_key', 'check_options', 'may_begin', 'kept', 'map_raster']
 
 # %% ../../nbs/maps/30c_jobs.ipynb #30-jo-003
 import hashlib
@@ -177,13 +177,17 @@ def class_areas(path: Path, taxonomy: Taxonomy) -> pd.DataFrame: # class, area_m
     count = total[:taxonomy.n_classes]
     return pd.DataFrame({"class": taxonomy.names, "area_m2": (count * down * across).round(2), "share": (count / max(1, count.sum())).round(6)})
 
-def show_map(raster: Raster, classes: Path, taxonomy: Taxonomy, side: int = 900) -> plt.Figure:
-    "The raster and its map, small, with a legend."
+def small_picture(raster: Raster, side: int = 900) -> np.ndarray: # (h,w,3) uint8, white where there is nothing
+    "The whole raster, at most `side` pixels wide and high."
     shrink = max(1, max(raster.height, raster.width) / side)
     shape = max(1, round(raster.height / shrink)), max(1, round(raster.width / shrink))
     image, valid = read_window(raster, 0, 0, raster.height, raster.width, shape)
-    with opened(classes) as ds: ids = ds.read(1, out_shape=shape)
     image[~valid] = 255
+    return image
+
+def show_map(image: np.ndarray, classes: Path, taxonomy: Taxonomy) -> plt.Figure: # image: from small_picture
+    "A raster and its map, small, with a legend."
+    with opened(classes) as ds: ids = ds.read(1, out_shape=image.shape[:2])
     return show_grid([[image, ids]], None, taxonomy, width=4.5)
 
 def results_of(out: Path, name: str, options: MapOptions) -> dict[str, Path]: # what: file
@@ -194,19 +198,29 @@ def results_of(out: Path, name: str, options: MapOptions) -> dict[str, Path]: # 
     return polygons | {"areas": out / f"{name}_areas.csv", "preview": out / f"{name}_preview.png"} | layers
 
 def write_results(place: Workplace, results: dict[str, Path], taxonomy: Taxonomy, options: MapOptions, key: str) -> None:
-    "Make of a finished workplace what people open."
-    labels, step = place.layer("classes"), tqdm(results, "write", leave=False)
+    "Make of a finished workplace what people open: the polygons here, everything else on another core meanwhile."
+    labels, beside = place.layer("classes"), ThreadPoolExecutor(1)
     load_answer.cache_clear()                                   # the network has done its part
     give_back()
     with opened(labels, "r+") as ds: ds.update_tags(MADE_FROM=key)
-    for what in step:
-        path = results[what]
-        if what == "polygons": save_polygons(make_polygons(labels, place.layer("confidence"), taxonomy, options.least_m2, options.tolerance_m), path)
-        elif what == "areas": save_table(class_areas(labels, taxonomy), path)
-        elif what == "preview":
-            save_figure(fig := show_map(place.job.raster, labels, taxonomy), path)
-            plt.close(fig)
-        else: write_cog(place.layer(what), path, what, taxonomy)
+    small, areas = beside.submit(small_picture, place.job.raster), beside.submit(class_areas, labels, taxonomy)
+    copies = {what: beside.submit(write_cog, place.layer(what), place.folder / path.name, what, taxonomy)
+              for what, path in results.items() if what in LAYERS}
+    try:
+        for what, path in tqdm(results.items(), "write", leave=False):
+            if what == "polygons": save_polygons(make_polygons(labels, place.layer("confidence"), taxonomy, options.least_m2, options.tolerance_m), path)
+            elif what == "areas": save_table(areas.result(), path)
+            elif what == "preview":
+                save_figure(fig := show_map(small.result(), labels, taxonomy), path)
+                plt.close(fig)
+            else: move_cog(copies[what].result(), path)
+    finally: beside.shutdown(cancel_futures=True)               # after Ctrl-C nothing new is begun
+
+def move_cog(made: Path, path: Path) -> None:
+    "Put a finished file, and before it what GDAL reads beside it, where people look for it."
+    names = made.with_name(made.name + ".aux.xml")
+    if names.exists(): names.replace(path.with_name(path.name + ".aux.xml"))
+    made.replace(path)
 
 # %% ../../nbs/maps/30c_jobs.ipynb #30-jo-016
 def map_key(run: Path, source: str, options: MapOptions) -> str: # 32 hex digits
