@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from safetensors.numpy import load_file
 
-from .core import AerialsegError, Run, load_json, load_recipe, load_table, remove
+from .core import AerialsegError, Run, load_json, load_table, remove
 from .manifest import changed_files, data_files, differences
 from .gallery import load_counts
 from .metrics import group_draws, mean_dice, miou, weighted_scores

@@ -342,7 +342,7 @@ def shown(value) -> str:
 PROFILES = {
     "tiny": Recipe(),
     "demo": Recipe("demo", flights=40, frames=6, scene_height=384, scene_width=512, height=192, width=192,
-        epoch_images=400, rare_share=0.6, arch="fpn", decoder_channels=(64, 32), epochs=14, lr=2e-3, encoder_lr=0.5, ema=0.99, valid_every=7),
+        epoch_images=400, rare_share=0.6, arch="segformer", decoder_channels=(64,), epochs=8, lr=2e-3, encoder_lr=0.5, ema=0.99, valid_every=2),
     "source": Recipe("source", flights=24, frames=20, scene_height=384, scene_width=512, split="random", view="resize",
         height=384, width=512, epoch_images=0, rare_share=0.0, augmentation="source", arch="unet",
         encoder="resnet50", decoder_channels=(), optimizer="adam", lr=1e-3, weight_decay=0.0, warmup_share=0.3, batch=8, epochs=70,

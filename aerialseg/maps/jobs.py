@@ -155,17 +155,18 @@ class Task:
     @property
     def answer(self) -> Answer: return load_answer(self.run, self.key, self.tta, self.device)
 
-    def __call__(self, unit: tuple[int, int], seen: tuple | None = None) -> Part: # seen: what `read_unit` gave
-        return make_part(self.job, *unit, predict_unit(self.job, *unit, self.answer, self.batch, seen), self.wanted)
+    def __call__(self, unit: tuple[int, int], seen: tuple | None = None, open_ds=None) -> Part: # what `read_unit` gave; the raster, open
+        return make_part(self.job, *unit, predict_unit(self.job, *unit, self.answer, self.batch, seen), self.wanted, open_ds=open_ds)
 
 def compute_here(task: Task, units: list) -> Iterator[tuple[tuple[int, int], Part]]:
     "One after the other; the next one is read meanwhile."
-    with opened(task.job.raster.path) as ds, ThreadPoolExecutor(1) as reader:
+    path = task.job.raster.path
+    with opened(path) as ds, opened(path) as here, ThreadPoolExecutor(1) as reader:     # a handle for each thread
         read = lambda k: reader.submit(read_unit, task.job, *units[k], ds) if k < len(units) else None
         ahead = read(0)
         for k, unit in enumerate(units):
             seen, ahead = ahead.result(), read(k + 1)
-            yield unit, task(unit, seen)
+            yield unit, task(unit, seen, here)
 
 # %% ../../nbs/maps/30c_jobs.ipynb #30-jo-015
 def class_areas(path: Path, taxonomy: Taxonomy) -> pd.DataFrame: # class, area_m2, share

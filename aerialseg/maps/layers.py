@@ -10,6 +10,7 @@ __all__ = ['NODATA', 'STEPS', 'Rectangle', 'LAYERS', 'core_rows', 'layer_bytes',
 # %% ../../nbs/maps/30a_layers.ipynb #30a-ly-003
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def own_grid(probs: np.ndarray, y: slice, x: slice, job: Job, top: int, left: in
     return torch.from_numpy(np.stack([cv2.warpAffine(p, move, shape[::-1], **how) for p in probs]))
 
 def region_layers(
+    ds: rasterio.DatasetBase,           # the job's raster, open
     job: Job, probs: np.ndarray,        # (C,h,w) float32 on the working grid
     top: int, left: int,                # where it lies there
     y: slice, x: slice,                 # of the raster's pixels
@@ -57,7 +59,7 @@ def region_layers(
     layers = {"classes": label.byte().numpy(), "confidence": layer_bytes(best)}
     if "probabilities" in wanted: layers["probabilities"] = layer_bytes(here)
     if "uncertainty" in wanted: layers["uncertainty"] = layer_bytes(-torch.xlogy(here, here).sum(0) / math.log(job.classes))
-    with opened(job.raster.path) as ds: gone = ~is_there(ds, job.raster.bands, Window.from_slices(y, x))
+    gone = ~is_there(ds, job.raster.bands, Window.from_slices(y, x))
     for layer in layers.values(): layer[..., gone] = NODATA
     return {name: layers[name] for name in wanted}
 
@@ -105,11 +107,13 @@ def make_part(
     probs: np.ndarray,                       # (C,h,w) float32, what `predict_unit` gave
     wanted: tuple[str, ...] = ("classes",),  # layers
     most: int = 1 << 20,                     # raster pixels at a time
+    open_ds: rasterio.DatasetBase | None = None,     # the raster, open; None: it is opened
 ) -> Part:
     "Label what can be labelled, cut out what can't."
     top, left = job.extent(i, job.height)[0], job.extent(j, job.width)[0]
     pieces = [torch.from_numpy(probs[:, a - top:b - top, c - left:d - left]).half().flatten() for a, b, c, d in rim(job, i, j)]
-    done = [(Window.from_slices(y, x), region_layers(job, probs, top, left, y, x, wanted)) for y, x in some_rows(inside(job, i, j), most)]
+    with nullcontext(open_ds) if open_ds else opened(job.raster.path) as ds:
+        done = [(Window.from_slices(y, x), region_layers(ds, job, probs, top, left, y, x, wanted)) for y, x in some_rows(inside(job, i, j), most)]
     return Part(done, torch.cat(pieces).numpy() if pieces else np.zeros(0, np.float16))
 
 def some_rows(r: Rectangle, most: int) -> Iterator[tuple[slice, slice]]:
@@ -162,9 +166,10 @@ def rim_layers(
     "The layers of a unit's core around its inside."
     rims = [(m, n, rim_of(m, n)) for m, n in neighbours(job, i, j)]
     core = on_raster(job, job.core(i, job.height), job.core(j, job.width))
-    for y, x in (spot for r in frame(core, inside(job, i, j)) for spot in some_rows(r, most)):
-        (a, b), (c, d) = seen_by(y, job.raster.height, job.height), seen_by(x, job.raster.width, job.width)
-        yield Window.from_slices(y, x), region_layers(job, merge(job, (a, b, c, d), rims), a, c, y, x, wanted)
+    with opened(job.raster.path) as ds:
+        for y, x in (spot for r in frame(core, inside(job, i, j)) for spot in some_rows(r, most)):
+            (a, b), (c, d) = seen_by(y, job.raster.height, job.height), seen_by(x, job.raster.width, job.width)
+            yield Window.from_slices(y, x), region_layers(ds, job, merge(job, (a, b, c, d), rims), a, c, y, x, wanted)
 
 # %% ../../nbs/maps/30a_layers.ipynb #30a-ly-023
 LAYERS = {"classes": "mode", "confidence": "average", "uncertainty": "average", "probabilities": "average"}   # how each is made smaller

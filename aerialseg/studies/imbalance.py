@@ -24,7 +24,7 @@ from ..metrics import class_dice, counts_of, mean_dice, miou
 from ..model import predict_logits
 from ..presence import cross_fitted_counts, frame_ranks
 from ..steps import Trainer
-from ..study import mean_interval, train_and_score, valid_predictions
+from ..study import FPN, mean_interval, train_and_score, valid_predictions
 
 # %% ../../nbs/studies/24_imbalance.ipynb #24-im-008
 def focal_loss(logits: torch.Tensor, mask: torch.Tensor, gamma: float = 2.0) -> torch.Tensor: # (B,C,H,W), (B,H,W) int64 -> scalar
@@ -94,7 +94,7 @@ def measure(run: Run, loss: str = "CE + Dice", paste: float = 0.0) -> dict: # co
     return row | {f"share_{n}": v for n, v in zip(names, pixels.sum(0) / pixels.sum())}
 
 # %% ../../nbs/studies/24_imbalance.ipynb #24-im-017
-BASE = dict(epochs=3, epoch_images=216, valid_every=3, ema=0.95, workers=0, device="cpu", engine="torch")
+BASE = FPN | dict(epochs=3, epoch_images=216, valid_every=3, ema=0.95, workers=0, device="cpu", engine="torch")
 
 def arms() -> dict[str, dict]:
     "One change each."

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..core import make_recipe, save_table
 from ..model import model_for
+from ..study import FPN
 from ..training import segmentation_loss
 
 # %% ../../nbs/studies/28_many_devices.ipynb #28-de-007
@@ -31,7 +32,7 @@ def free_port() -> int:
 def timed_steps(rank: int, world: int, port: int, settings: dict, batch: int, steps: int, answers) -> None:
     "Train `steps` steps as one of `world` processes, one thread each; process 0 puts the seconds of each into the queue."
     torch.set_num_threads(1)
-    recipe = make_recipe("demo", **settings)
+    recipe = make_recipe("demo", **FPN | settings)
     torch.manual_seed(0)
     model = model_for(recipe, 12).to(memory_format=torch.channels_last)
     if world > 1:

@@ -10,16 +10,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from ..study import FPN
+
 # %% ../../nbs/studies/26_time_to_quality.ipynb #26-sp-007
 SOURCE = dict(split="group", view="resize", height=192, width=256, epoch_images=0, rare_share=0.0, augmentation="source", arch="unet",
               decoder_channels=(), optimizer="adam", lr=1e-3, encoder_lr=1.0, weight_decay=0.0, warmup_share=0.3, clip=0.0, ema=0.0,
               monitor="mean_dice", epochs=8, valid_every=2)
 
-THIRD = dict(epochs=3, epoch_images=368, ema=0.95, valid_every=1)
+THIRD = FPN | dict(epochs=3, epoch_images=368, ema=0.95, valid_every=1)
 
 def speed_arms() -> dict[str, dict]: # settings on top of the profile demo
     "The source's method, ours in the same time, and ours in a third of it."
-    return {"source": SOURCE, "ours": dict(epochs=9, epoch_images=384, valid_every=3), "ours, a third": THIRD}
+    return {"source": SOURCE, "ours": FPN | dict(epochs=9, epoch_images=384, valid_every=3), "ours, a third": THIRD}
 
 def variant_arms() -> dict[str, dict]: # one thing put back to the source's way; as many seconds as `ours, a third`
     "What the gain is made of. A dearer step gets fewer images, in proportion to what a step was measured to cost."
