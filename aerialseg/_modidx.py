@@ -1129,6 +1129,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'aerialseg.runner.data_for': ('runner.html#data_for', 'aerialseg/runner.py'),
                                   'aerialseg.runner.end_processes': ('runner.html#end_processes', 'aerialseg/runner.py'),
                                   'aerialseg.runner.former': ('runner.html#former', 'aerialseg/runner.py'),
+                                  'aerialseg.runner.moved': ('runner.html#moved', 'aerialseg/runner.py'),
                                   'aerialseg.runner.parameter_names': ('runner.html#parameter_names', 'aerialseg/runner.py'),
                                   'aerialseg.runner.parameters_for': ('runner.html#parameters_for', 'aerialseg/runner.py'),
                                   'aerialseg.runner.prepare': ('runner.html#prepare', 'aerialseg/runner.py'),

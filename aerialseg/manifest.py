@@ -55,11 +55,13 @@ def versions() -> dict[str, str]:
     return {name: one(name) for name in PACKAGES}
 
 def code_state(folder: Path | None = None) -> dict: # commit, dirty, source
-    "The git commit of the code and whether it was changed since, null where it is no checkout; a hash of the code itself."
+    "The git commit of the code and whether it was changed since, null where git does not keep it; a hash of the code itself."
     where = folder or Path(aerialseg.__file__).parent
     def git(*a): return subprocess.run(["git", *a], cwd=where, capture_output=True, text=True, check=True).stdout.strip()
     source = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(where.glob("*.py")))).hexdigest()[:12]
-    try: return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no")), "source": source}
+    try:
+        git("ls-files", "--error-unmatch", *(p.name for p in where.glob("*.py")))       # an environment may lie in somebody's own repository
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no")), "source": source}
     except (OSError, subprocess.CalledProcessError): return {"commit": None, "dirty": None, "source": source}
 
 # %% ../nbs/10b_manifest.ipynb #10b-ma-011

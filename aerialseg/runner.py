@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['ATTACHED', 'series', 'parameter_names', 'parameters_for', 'chosen', 'check_ran', 'collapse', 'run_notebook',
-           'Stopped', 'stoppable', 'end_processes', 'data_for', 'asked_for', 'prepare', 'former', 'check_same', 'stamp',
-           'run_series', 'run_notebooks']
+           'Stopped', 'stoppable', 'end_processes', 'data_for', 'asked_for', 'prepare', 'moved', 'former', 'check_same',
+           'stamp', 'run_series', 'run_notebooks']
 
 # %% ../nbs/11_runner.ipynb #11-run-004
 import hashlib, shutil, signal, sys, threading, time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -175,6 +176,11 @@ def prepare(asked: Run, resume: bool, overwrite: bool) -> Run:
     elif there: folder.replace(former(folder))
     return create_run(folder, recipe)
 
+def moved(run: Run, settings: dict) -> Run: # settings: those that were asked for now
+    "The run, from now on with what was asked about where it runs: another device, other trackers."
+    where = {k: v for k, v in settings.items() if k in WHERE and v != getattr(run.recipe, k)}
+    return create_run(run.folder, replace(run.recipe, **where)) if where else run
+
 def former(folder: Path) -> Path:
     "Where a run waits that is being overwritten."
     return folder.with_name(f".{folder.name}.old")
@@ -211,7 +217,7 @@ def run_series(
     parameters = chosen({p: parameters_for(p, {"run": str(asked.folder)}) for p in series(notebooks or notebooks_folder())}, lessons)
     taken = f"another process is at work on {asked.folder}: wait for it, or choose another --name"
     with locked(asked.folder.with_name(f".{asked.folder.name}.lock"), taken), stoppable():
-        run = prepare(asked, resume, overwrite)
+        run = moved(prepare(asked, resume, overwrite), settings)
         if former(run.folder).exists(): say(f"note: the former run waits in {former(run.folder)} until this one is finished")
         run_notebooks(run, parameters, say, live, rehash)
         remove(former(run.folder))

@@ -165,3 +165,19 @@ def test_the_training_install_can_run_every_notebook_of_a_wheel():
         for module in imported(code) - set(sys.stdlib_module_names) - {"aerialseg", "mlflow", "wandb"}:      # trackers: whoever names one installs it
             assert {canonicalize_name(d) for d in whose[module]} & there, f"{path.name} imports {module}, which pip install aerialseg[train] does not bring"
     assert "onnx" in there            # 06c_engine writes such files
+
+
+def test_a_foreign_repository_gives_no_commit(tmp_path):
+    "An environment may lie inside somebody's own repository, whose commit says nothing about this code."
+    from aerialseg.manifest import code_state
+    git = lambda *words: subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *words], cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env/core.py").write_text("x = 1\n")
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "theirs")
+    state = code_state(tmp_path / "env")
+    assert state["commit"] is None and state["dirty"] is None and len(state["source"]) == 12
+    git("add", "env")
+    git("commit", "-q", "-m", "it is theirs after all")
+    kept = code_state(tmp_path / "env")
+    assert len(kept["commit"]) == 40 and kept["dirty"] is False and kept["source"] == state["source"]
