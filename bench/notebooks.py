@@ -29,7 +29,7 @@ from aerialseg.manifest import cpu_name
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "bench/notebooks.csv"
-FOLDERS = ("", "studies", "maps", "solutions")
+FOLDERS = ("", "studies", "maps", "real", "solutions")
 
 
 def share(process: psutil.Process) -> int: # bytes

@@ -11,7 +11,7 @@ from aerialseg.exercises import asking
 
 NBS = Path(__file__).resolve().parents[1] / "nbs"
 PAGES = [p for p in sorted(NBS.rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
-LESSONS = [p for folder in ("", "studies", "maps") for p in sorted((NBS / folder).glob("[0-9]*.ipynb"))]
+LESSONS = [p for folder in ("", "studies", "maps", "real") for p in sorted((NBS / folder).glob("[0-9]*.ipynb"))]
 CALL = re.compile(r"check_exercise_(\d+)\(answer_(\d+)\)")
 
 

@@ -70,7 +70,8 @@ PARTS = { # module: its lessons
     "studies": ("20_architectures", "21_boundaries", "22_few_labels", "23_viewpoint", "23b_leak", "23c_drawn_to_real", "24_imbalance",
                 "25_memory", "26_time_to_quality", "27_growth", "28_many_devices", "29_source_and_best"),
     "maps": ("29_rasters", "30_mapping", "30a_layers", "30b_polygons", "30c_jobs", "30d_catalogue", "31_export", "31b_formats", "31c_folders",
-             "31d_readers", "31e_geojson", "31f_writers", "32_own_data")}
+             "31d_readers", "31e_geojson", "31f_writers", "32_own_data"),
+    "real": ("40_kaggle_data", "41_kaggle_notebook", "42_cuda_machine", "43_aeroscapes", "44_hours_and_memory")}
 
 def checks(lesson: str) -> list[Callable]: # check_exercise_1, check_exercise_2, …
     "The checks of a lesson's exercises, in order."
