@@ -76,7 +76,9 @@ def measure(path: Path) -> dict: # notebook, cpu_seconds, seconds, peak_mb, word
 
 
 def main() -> None:
-    chosen = [Path(a).resolve() for a in sys.argv[1:]] or [p for f in FOLDERS for p in sorted((ROOT / "nbs" / f).glob("[0-9]*.ipynb"))]
+    every = [p for f in FOLDERS for p in sorted((ROOT / "nbs" / f).glob("[0-9]*.ipynb"))]
+    chosen = [Path(a).resolve() for a in sys.argv[1:]] or every
+    order = [p.relative_to(ROOT / "nbs").with_suffix("").as_posix() for p in every]
     commit = subprocess.run(["git", "rev-parse", "--short=8", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     rows = {} if len(sys.argv) == 1 or not TABLE.exists() else {r["notebook"]: r for r in pd.read_csv(TABLE).to_dict("records")}
     failed = []
@@ -89,7 +91,7 @@ def main() -> None:
         row = found | {"threads": int(os.environ["OMP_NUM_THREADS"]), "cores": os.cpu_count(), "cpu": cpu_name(), "commit": commit or "–"}
         rows[row["notebook"]] = row
         print(json.dumps({k: row[k] for k in ("notebook", "cpu_seconds", "seconds", "peak_mb", "words", "cells")}), flush=True)
-        pd.DataFrame(rows.values()).to_csv(TABLE, index=False)
+        pd.DataFrame([rows[name] for name in order if name in rows]).to_csv(TABLE, index=False)      # a notebook that is gone takes its row with it
     print(f"{TABLE} written")
     if failed: sys.exit(f"failed: {', '.join(failed)}")
 
