@@ -13,7 +13,7 @@ from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .core import AerialsegError, Run, atomic_path, check_file, one_line
 from .folder import DataFolder
@@ -41,7 +41,8 @@ def unpack(data: bytes) -> np.ndarray: # (H,W,3) or (H,W) uint8
             if max(picture.size) > 4 * SIDE or picture.mode not in ("L", "RGB"): raise ValueError(f"{picture.mode} of {picture.size}")
             return np.asarray(picture)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise AerialsegError(f"a kept picture can't be read ({one_line(e)}): evaluate the run again") from e
+        why = "no WebP, no PNG" if isinstance(e, UnidentifiedImageError) else one_line(e)       # Pillow names a place in memory
+        raise AerialsegError(f"a kept picture can't be read ({why}): evaluate the run again") from e
 
 # %% ../nbs/08d_gallery.ipynb #08d-ga-009
 KEPT, ENDS = 120, 12  # frames kept at most; of these, at each end
