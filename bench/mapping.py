@@ -59,9 +59,10 @@ def network_alone(task: Task, pictures: list) -> np.ndarray: # (2,)
     for k in range(0, len(pictures), task.batch): task.answer(pictures[k:k + task.batch])
     return (now() - start) / len(pictures)
 
-def measure(run: Path, path: Path, out: Path) -> dict:
-    "One map; the network alone on tiles of it before and after; the seconds of the polygons, beside which everything else is written."
-    outlining, asked = np.zeros(2), {}
+def measure(run: Path, path: Path, out: Path, pauses: int = 12) -> dict:
+    """One map, which pauses now and then while the network alone answers some of its tiles, since a machine's speed drifts in minutes;
+    the seconds of the polygons, beside which everything else is written."""
+    outlining, alone, paused, asked = np.zeros(2), [], np.zeros(2), {}
     def make_polygons(*args):
         nonlocal outlining
         here = lambda: np.array([time.perf_counter(), time.thread_time()])      # the other core copies layers meanwhile
@@ -70,21 +71,28 @@ def measure(run: Path, path: Path, out: Path) -> dict:
         outlining = here() - start
         return table
     def compute(task, units):
-        nonlocal before
-        asked.update(task=task, tiles=sum(len(unit_tiles(task.job, *u)) for u in units))
-        asked["pictures"] = sample_tiles(task)
-        before = network_alone(task, asked["pictures"])
-        asked["start"] = now()
-        yield from jobs.compute_here(task, units)
-    jobs.make_polygons, before = make_polygons, None
+        nonlocal paused
+        pictures, every = sample_tiles(task), max(1, len(units) // pauses)
+        network_alone(task, pictures[:8])
+        asked.update(tiles=sum(len(unit_tiles(task.job, *u)) for u in units), start=now())
+        for k, found in enumerate(jobs.compute_here(task, units)):
+            yield found
+            if k % every == every // 2:
+                start = now()
+                time.sleep(.5)                                                  # until the last unit is written and the next one read
+                alone.append(network_alone(task, pictures[len(alone) % 4::4]))
+                paused += now() - start
+    jobs.make_polygons = make_polygons
     jobs.map_raster(run, str(path), out, path.stem, MapOptions(gsd_m=.1), compute)
-    seconds, memory = now() - asked["start"] - outlining, own_memory("VmHWM") / 2**20
-    alone, tiles = (before, network_alone(asked["task"], asked["pictures"])), asked["tiles"]
-    ratio = lambda bare, seconds=seconds: seconds / tiles / bare
+    seconds, memory = now() - asked["start"] - outlining - paused, own_memory("VmHWM") / 2**20
+    a_tile, tiles = np.array(alone), asked["tiles"]
+    ratios = seconds[0] / tiles / a_tile[:, 0]
     with rasterio.open(path) as ds: megapixels = ds.height * ds.width / 1e6
-    return dict(megapixels=megapixels, tiles=tiles, seconds=seconds[0], ratio=ratio(sum(alone) / 2)[0], ratio_before=ratio(alone[0])[0],
-                ratio_after=ratio(alone[1])[0], ratio_of_core_seconds=ratio(sum(alone) / 2)[1], seconds_a_megapixel=seconds[0] / megapixels,
-                polygon_seconds=outlining[0], ratio_with_polygons=ratio(sum(alone) / 2, seconds + outlining)[0], peak_memory_mb=memory, threads=torch.get_num_threads(), load=os.getloadavg()[0])
+    return dict(megapixels=megapixels, tiles=tiles, seconds=seconds[0], ratio=seconds[0] / tiles / a_tile[:, 0].mean(), ratio_min=ratios.min(),
+                ratio_max=ratios.max(), pauses=len(alone), ratio_of_core_seconds=seconds[1] / tiles / a_tile[:, 1].mean(),
+                seconds_a_megapixel=seconds[0] / megapixels, polygon_seconds=outlining[0],
+                ratio_with_polygons=(seconds + outlining)[0] / tiles / a_tile[:, 0].mean(), peak_memory_mb=memory,
+                threads=torch.get_num_threads(), load=os.getloadavg()[0])
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import rasterio
+import torch
 from tqdm.std import tqdm
 
 from ..core import (AerialsegError, Recipe, Taxonomy, atomic_path, give_back, load_json, load_recipe, locked, pick_device, remove,
@@ -155,18 +156,18 @@ class Task:
     @property
     def answer(self) -> Answer: return load_answer(self.run, self.key, self.tta, self.device)
 
-    def __call__(self, unit: tuple[int, int], seen: tuple | None = None, open_ds=None) -> Part: # what `read_unit` gave; the raster, open
-        return make_part(self.job, *unit, predict_unit(self.job, *unit, self.answer, self.batch, seen), self.wanted, open_ds=open_ds)
+    def __call__(self, unit: tuple[int, int], seen=None, open_ds=None, memory=None) -> Part: # what the next unit's work can share
+        return make_part(self.job, *unit, predict_unit(self.job, *unit, self.answer, self.batch, seen, memory), self.wanted, open_ds=open_ds)
 
 def compute_here(task: Task, units: list) -> Iterator[tuple[tuple[int, int], Part]]:
     "One after the other; the next one is read meanwhile."
-    path = task.job.raster.path
+    path, memory = task.job.raster.path, torch.empty(task.job.classes * max(task.job.unit, task.job.tile) ** 2)
     with opened(path) as ds, opened(path) as here, ThreadPoolExecutor(1) as reader:     # a handle for each thread
         read = lambda k: reader.submit(read_unit, task.job, *units[k], ds) if k < len(units) else None
         ahead = read(0)
         for k, unit in enumerate(units):
             seen, ahead = ahead.result(), read(k + 1)
-            yield unit, task(unit, seen, here)
+            yield unit, task(unit, seen, here, memory)
 
 # %% ../../nbs/maps/30c_jobs.ipynb #30-jo-015
 def class_areas(path: Path, taxonomy: Taxonomy) -> pd.DataFrame: # class, area_m2, share

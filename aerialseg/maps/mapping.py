@@ -6,6 +6,7 @@
 __all__ = ['BLENDS', 'Answer', 'side_weights', 'side_shares', 'Job', 'plan_job', 'unit_tiles', 'read_unit', 'predict_unit']
 
 # %% ../../nbs/maps/30_mapping.ipynb #30-ma-003
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -91,12 +92,14 @@ def predict_unit(
     job: Job, i: int, j: int, answer: Answer,
     batch: int = 4,                                         # tiles at a time
     seen: tuple[np.ndarray, np.ndarray] | None = None,      # what `read_unit` gave; None: it is read here
+    memory: torch.Tensor | None = None,                     # float32, to be used for the answer; None: new memory, which comes page by page
 ) -> np.ndarray:                                            # (C,h,w) float32, over the unit's extent
     "What the tiles of a unit say, each pixel weighted by the tile's share of it."
     image, valid = seen or read_unit(job, i, j)
     (top, below), (left, right) = job.extent(i, job.height), job.extent(j, job.width)
     rows, columns = (side_shares(n, job.tile, job.overlap, job.blend) for n in (job.height, job.width))
-    out, t = torch.zeros(job.classes, below - top, right - left), job.tile       # torch adds and casts on all threads, in one pass
+    shape, t = (job.classes, below - top, right - left), job.tile
+    out = torch.zeros(shape) if memory is None else memory[:math.prod(shape)].view(shape).zero_()       # torch adds and casts on all threads, in one pass
     spots = [(y, x, np.s_[y - top:y - top + t, x - left:x - left + t]) for y, x in unit_tiles(job, i, j)]
     spots = [s for s in spots if valid[s[2]].any()]
     for k in range(0, len(spots), batch):
