@@ -57,7 +57,7 @@ def main() -> None:
         folder = make_scenes(Path(tmp) / "s", flights=3, frames=4, height=384, width=512)
         frames = [folder.image(i) for i in folder.train]
     rows, frame, big = [], frames[0], cv2.resize(frames[0], (1280, 720))
-    for name, recipe in (("FPN lite0 (demo)", demo), ("U-Net ResNet-50 (source)", source)):
+    for name, recipe in (("SegFormer decoder, lite0 (demo)", demo), ("U-Net ResNet-50 (source)", source)):
         pytorch, onnx = both(recipe)
         few = 3 if recipe is source else 9
         rows.append(pair(f"network alone, {name}, 384×512: ONNX Runtime / PyTorch", network(onnx, 384, 512), network(pytorch, 384, 512), repeats=few))

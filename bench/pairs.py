@@ -2,6 +2,7 @@
 import json
 import platform
 import subprocess
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,13 +52,18 @@ def draw(table: pd.DataFrame, name: str) -> None:
     import matplotlib
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
-    fig, ax = plt.subplots(figsize=(10, .42 * len(table) + 1), dpi=80, constrained_layout=True)
+    from matplotlib.ticker import LogLocator, NullFormatter
+    names = [textwrap.fill(what, 62) for what in table.what]
+    fig, ax = plt.subplots(figsize=(10, .2 * sum(n.count("\n") + 2 for n in names) + 1), dpi=80, constrained_layout=True)
     for k, r in enumerate(table.itertuples()):
         ax.plot([r.ratio_min, r.ratio_max], [k, k], lw=5, color="#9db8cc", solid_capstyle="round")
         ax.plot(r.ratio, k, "o", color="#23262b")
         if r.target == r.target and r.target is not None: ax.plot(r.target, k, "|", color="#b0552f", ms=16, mew=2)
     ax.axvline(1, color="#888", lw=1)
-    ax.set(yticks=range(len(table)), yticklabels=table.what, xscale="log", xlabel="times as long as ours (red: the aim)")
+    ax.set(yticks=range(len(table)), yticklabels=names, xscale="log", xlabel="times as long as ours (red: the aim)")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.margins(y=.1)
     ax.invert_yaxis()
     fig.savefig(HERE / f"{name}.png")

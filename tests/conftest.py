@@ -8,6 +8,12 @@ import pytest
 
 os.environ.setdefault("MPLBACKEND", "agg")
 ROOT = Path(__file__).resolve().parents[1]
+LONG = ("test_faults", "test_series", "test_release", "test_way", "test_site", "test_lab", "test_devices")      # minutes each
+
+
+def pytest_collection_modifyitems(items):
+    "Long files first: begun last, they would leave one of two processes alone with them."
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")
