@@ -18,8 +18,8 @@ import torch
 from safetensors.numpy import load_file
 
 from .core import AerialsegError, Run, load_json, load_table, remove
-from .manifest import changed_files, data_files, differences
 from .gallery import load_counts
+from .manifest import changed_files, data_files, differences
 from .metrics import group_draws, mean_dice, miou, weighted_scores
 from .rle import parse_rle, run_pixels
 from .runner import run_series

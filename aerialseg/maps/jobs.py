@@ -161,9 +161,10 @@ class Task:
 
 def compute_here(task: Task, units: list) -> Iterator[tuple[tuple[int, int], Part]]:
     "One after the other; the next one is read meanwhile."
-    path, memory = task.job.raster.path, torch.empty(task.job.classes * max(task.job.unit, task.job.tile) ** 2)
+    job, path, side = task.job, task.job.raster.path, max(task.job.unit, task.job.tile)
+    memory = torch.empty(job.classes * min(side, job.height) * min(side, job.width))    # no unit is larger
     with opened(path) as ds, opened(path) as here, ThreadPoolExecutor(1) as reader:     # a handle for each thread
-        read = lambda k: reader.submit(read_unit, task.job, *units[k], ds) if k < len(units) else None
+        read = lambda k: reader.submit(read_unit, job, *units[k], ds) if k < len(units) else None
         ahead = read(0)
         for k, unit in enumerate(units):
             seen, ahead = ahead.result(), read(k + 1)
